@@ -1,0 +1,85 @@
+"""Hears requests, and never misses one for long: the broadcast makes it fast, the record makes it sure.
+
+Subscribed first, then the record is read, and read again after every new subscription: what was published while
+nobody listened is found there. Messages that are not ours are logged and dropped; the agent goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+from coord.errors import CoordError
+from coord.messages import MessageError, ShutdownRequest, decode_control
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from coord.ledger import AsyncLedger
+
+RETRY_MIN_S = 0.05
+RETRY_MAX_S = 1.0
+IGNORED_MAX = 1000  # distinct bad messages remembered, so that each is logged once
+
+
+class Channel:
+    """The ear of one agent. `heard(request)` is called for each request on the channel, whatever its job."""
+
+    def __init__(
+        self,
+        ledger: AsyncLedger,
+        heard: Callable[[ShutdownRequest], None],
+        read_again: Callable[[], Awaitable[None]],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._ledger = ledger
+        self._heard = heard
+        self._read_again = read_again
+        self._log = log
+        self._ignored: set[bytes] = set()
+        self._messages = ledger.listen()
+
+    async def open(self) -> None:
+        """Subscribe for the first time. Raises CoordError when that can't be done."""
+        self._messages = self._ledger.listen()
+        await anext(self._messages)
+
+    async def listen(self) -> None:
+        """Listen until cancelled; subscribe again, for ever, when the connection is lost."""
+        retry_s = RETRY_MIN_S
+        while True:
+            try:
+                async for message in self._messages:
+                    retry_s = RETRY_MIN_S
+                    await self._take(message)
+            except CoordError as error:
+                self._log.warning("redis.lost", error=str(error))
+            await self.close()
+            await asyncio.sleep(retry_s)
+            retry_s = min(RETRY_MAX_S, retry_s * 2)
+            self._messages = self._ledger.listen()
+
+    async def close(self) -> None:
+        """Unsubscribe."""
+        await self._messages.aclose()
+
+    async def _take(self, message: bytes | None) -> None:
+        if message is None:
+            self._log.warning("redis.back")
+            await self._read_again()
+            return
+        try:
+            request = decode_control(message)
+        except MessageError as error:
+            self._ignore(message, str(error))
+        else:
+            self._heard(request)
+
+    def _ignore(self, message: bytes, why: str) -> None:
+        name = hashlib.blake2b(message, digest_size=16).digest()
+        if name not in self._ignored and len(self._ignored) < IGNORED_MAX:
+            self._ignored.add(name)
+            self._log.warning("control.ignored", why=why, size=len(message), start=repr(message[:40]))

@@ -1,0 +1,86 @@
+"""The command `coord`: one file per subcommand, imported only when it is called, since the command must start fast."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from coord import __version__
+from coord.errors import OWN_ERROR, USAGE, CoordError
+
+INTERRUPTED = 130
+COMMANDS = ("run", "shutdown", "status", "jobs", "agents")
+
+
+class _Commands(click.Group):
+    """Finds a subcommand in the file of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"coord.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101  # our own invariant
+        return command
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="""\b
+Examples:
+  coord run --job-id train-42 -- python train.py     on each host
+  coord shutdown --job-id train-42                   from anywhere: stops it on all hosts
+  coord status --job-id train-42 --json              what runs, what failed first, what is gone
+""",
+)
+@click.version_option(__version__, prog_name="coord")
+def group() -> None:
+    """Stop distributed jobs on all their hosts, and prove that everything is gone."""
+
+
+def main() -> None:
+    """Run the command; every expected failure is one line on stderr and a documented exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Run the command with these arguments; gives its exit code."""
+    try:
+        code = group.main(args=args, prog_name="coord", standalone_mode=False)
+    except CoordError as error:
+        _complain(str(error))
+        return error.exit_code
+    except click.UsageError as error:
+        _complain(f"{error.format_message().rstrip('.')}. See {_path(error)} --help")
+        return USAGE
+    except click.ClickException as error:
+        _complain(error.format_message())
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # who read our output went away; the interpreter must not complain about it when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OWN_ERROR
+    except Exception as error:
+        if os.environ.get("COORD_DEBUG"):
+            raise
+        _complain(f"{type(error).__name__}: {error}. This is a defect of coord; COORD_DEBUG=1 shows where")
+        return OWN_ERROR
+    return code if isinstance(code, int) else 0
+
+
+def _complain(line: str) -> None:
+    click.echo(f"coord: {' '.join(line.split())}", err=True)
+
+
+def _path(error: click.UsageError) -> str:
+    return error.ctx.command_path if error.ctx else "coord"

@@ -1,0 +1,36 @@
+"""`coord agents`: the agents that run, or still have to answer a request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from coord.cli import options as opt
+
+
+@click.command("agents")
+@opt.job_id(required=False)
+@opt.as_json
+@opt.common
+def command(job_id: str | None, json_: bool, **rest: Any) -> int:
+    """List agents, of one job or of all."""
+    from coord.coordinator import Coordinator
+    from coord.ledger import Ledger
+
+    chosen = opt.settings(rest)
+    ledger = Ledger(opt.redis_url(chosen))
+    one = Coordinator(ledger, job_id, chosen.by, retain_s=chosen.retain_s) if job_id else None
+    snapshots = [one.status()] if one else ledger.jobs()
+    if json_:
+        from coord.render.document import agents_document
+
+        click.echo(json.dumps(agents_document(snapshots), ensure_ascii=False))
+    elif any(snapshot.awaited for snapshot in snapshots):
+        from coord.render.terminal import agents_table
+
+        opt.screen().print(agents_table(snapshots))
+    else:
+        click.echo("coord: no agent is running", err=True)
+    return 0

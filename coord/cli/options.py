@@ -1,0 +1,123 @@
+"""Options that several commands share, and their types. Every option also reads `COORD_...` from the environment."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from coord.errors import UsageError
+from coord.keys import check_job_id
+from coord.plan import GRACE_S, KILL_WAIT_S, format_duration, parse_duration
+from coord.settings import LEVELS, Settings, check_host, host_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+RETAIN_MIN_S = 60
+PIPE_WIDTH = 200  # columns where no terminal says how many there are
+
+
+class _Checked(click.ParamType[Any]):
+    """A text that one of our functions checks; its complaint says which option it is about."""
+
+    def __init__(self, name: str, check: Callable[[str], Any]) -> None:
+        self.name = name
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        del ctx
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._check(value)
+        except UsageError as error:
+            where = f"{param.opts[-1]}: " if param else ""
+            raise UsageError(f"{where}{error.message}", error.hint) from error
+
+
+DURATION = _Checked("duration", parse_duration)
+JOB_ID = _Checked("job", check_job_id)
+HOST = _Checked("host", check_host)
+
+
+def option(name: str, **rest: Any) -> Callable[[F], F]:
+    """Make an option that also reads `COORD_NAME`."""
+    words = name.split("/", maxsplit=1)[0].removeprefix("--").replace("-", "_")
+    return click.option(name, envvar=f"COORD_{words.upper()}", show_envvar=True, **rest)
+
+
+def common(command: F) -> F:
+    """Add `--redis-url`, `--host`, `--retain`, `--log-level`."""
+    for add in reversed(
+        (
+            option("--redis-url", metavar="URL", help="redis://, rediss:// or unix://  [default: an embedded server]"),
+            option("--host", type=HOST, default=host_name, show_default="this host's name", help="This host's name."),
+            option("--retain", type=DURATION, default="7d", show_default=True, help="How long the record is kept."),
+            option("--log-level", type=click.Choice(LEVELS), help="[default: info; on a terminal: warning]"),
+        )
+    ):
+        command = add(command)
+    return command
+
+
+def job_id(*, required: bool = True) -> Callable[[F], F]:
+    """Add `--job-id`."""
+    return option("--job-id", type=JOB_ID, required=required, help="The job.")
+
+
+def grace(command: F, *, default: bool = True) -> F:
+    """Add `--grace` and `--kill-wait`."""
+    add_grace = option(
+        "--grace",
+        type=DURATION,
+        default=format_duration(GRACE_S) if default else None,
+        show_default=default,
+        help="How long processes may take to leave after SIGTERM.",
+    )
+    add_kill_wait = option(
+        "--kill-wait",
+        type=DURATION,
+        default=format_duration(KILL_WAIT_S) if default else None,
+        show_default=default,
+        help="How long the kernel may take to remove them after SIGKILL.",
+    )
+    return add_grace(add_kill_wait(command))
+
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON document.")
+
+
+def settings(options: dict[str, Any]) -> Settings:
+    """Take the common options out of a command's options."""
+    retain_s = round(options["retain"])
+    if retain_s < RETAIN_MIN_S:
+        raise UsageError("--retain: the record is kept for at least 1m", "The fence lives as long as the record")
+    return Settings(
+        redis_url=options["redis_url"] or None, host=options["host"], retain_s=retain_s, log_level=options["log_level"]
+    )
+
+
+def redis_url(chosen: Settings) -> str:
+    """Give the URL to use: the one that was given, else the embedded server's, and say so once."""
+    if chosen.redis_url:
+        return chosen.redis_url
+    from coord.embedded import ensure
+
+    url = ensure()
+    if sys.stderr.isatty():
+        click.echo(f"coord: no Redis URL given: using this user's embedded server at {url}", err=True)
+    return url
+
+
+def screen(*, err: bool = False) -> Console:
+    """Give the console to print on; where no terminal says how wide it is, lines are not broken."""
+    from rich.console import Console
+
+    stream = sys.stderr if err else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, soft_wrap=False)

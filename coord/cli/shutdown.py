@@ -1,0 +1,142 @@
+"""`coord shutdown`: make the request, follow it, print the verdict."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coord.cli import options as opt
+from coord.errors import OK, UsageError
+from coord.plan import GRACE_S, KILL_WAIT_S, Plan
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from coord.coordinator import Coordinator
+    from coord.record import Answer
+    from coord.snapshot import Snapshot
+
+
+@click.command(
+    "shutdown",
+    epilog="""\b
+Exit codes: 0 all gone, with proof · 1 own error · 2 usage · 3 no such job · 4 Redis not reachable
+            5 incomplete: a survivor or a lost host, named · 6 still running when --timeout ended · 7 refused
+\b
+Examples:
+  coord shutdown --job-id train-42                       ask, wait 10 s, kill, prove
+  coord shutdown --job-id train-42 --grace 1m            more time for a checkpoint
+  coord shutdown --job-id train-42 --now                 kill at once; also after a first, politer call
+  coord shutdown --job-id nightly --fence                forbid a job that nobody has started yet
+""",
+)
+@opt.job_id()
+@opt.option("--grace", type=opt.DURATION, help="How long processes may take to leave after SIGTERM.")
+@opt.option("--kill-wait", type=opt.DURATION, help="How long the kernel may take to remove them after SIGKILL.")
+@click.option("--now", is_flag=True, help="Kill at once, without asking.")
+@opt.option("--reason", default="", help="Why; everybody who is affected reads it.")
+@click.option("--wait/--no-wait", default=True, help="Follow the shutdown to its verdict.  [default: wait]")
+@opt.option("--timeout", type=opt.DURATION, help="Stop following after this long (the shutdown goes on).")
+@click.option("--fence", is_flag=True, help="Also forbid a job that nobody ever joined.")
+@click.option("--dry-run", is_flag=True, help="Show who would be stopped; change nothing.")
+@opt.as_json
+@opt.common
+def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, json_: bool, **rest: Any) -> int:
+    """Stop a job on all its hosts: ask, wait until one deadline, kill the hold-outs, see that all are gone."""
+    from coord.coordinator import Coordinator
+    from coord.ledger import Ledger
+
+    chosen = opt.settings(rest)
+    plan = _plan(rest["grace"], rest["kill_wait"], now=rest["now"])
+    coordinator = Coordinator(Ledger(opt.redis_url(chosen)), job_id, chosen.by, retain_s=chosen.retain_s)
+    if dry_run:
+        show_job(coordinator.status(), json_=json_)
+        click.echo("coord: dry run: nothing was changed", err=True)
+        return OK
+    answer = coordinator.request(reason, plan, fence_unknown=fence)
+    _say(answer)
+    if not wait:
+        show_job(coordinator.status(), json_=json_)
+        return OK
+    snapshot = _follow(coordinator, rest["timeout"])
+    show_job(snapshot, json_=json_)
+    if snapshot.verdict is None:
+        click.echo("coord: still stopping; the agents go on without this command: see `coord status`", err=True)
+    return snapshot.exit_code
+
+
+def _plan(grace_s: float | None, kill_wait_s: float | None, *, now: bool) -> Plan | None:
+    """None when nothing was said: then the job's own plan holds."""
+    if now and grace_s:
+        raise UsageError("--now and --grace say different things", "Give one of them")
+    if now:
+        return Plan.now(KILL_WAIT_S if kill_wait_s is None else kill_wait_s)
+    if grace_s is None and kill_wait_s is None:
+        return None
+    return Plan.of(GRACE_S if grace_s is None else grace_s, KILL_WAIT_S if kill_wait_s is None else kill_wait_s)
+
+
+def _say(answer: Answer) -> None:
+    from coord.render.text import at, plan_words, why
+
+    request = answer.request
+    if request is None:
+        return
+    said = {
+        "created": f"shutdown of job {request.job_id} requested (plan: {plan_words(request.plan)})",
+        "shortened": f"the shutdown was made more urgent (plan: {plan_words(request.plan)})",
+        "exists": f"already requested {why(request)} at {at(request.requested_us)}",
+    }[answer.word]
+    click.echo(f"coord: {said}", err=True)
+
+
+def _follow(coordinator: Coordinator, timeout_s: float | None) -> Snapshot:
+    """Show what happens while it happens: a live line per host on a terminal, else a line per event."""
+    from coord.render.text import event_words
+
+    live = _Live() if sys.stderr.isatty() else None
+    context: AbstractContextManager[Any] = live or nullcontext()
+    with context:
+        for snapshot, events in coordinator.follow(timeout_s):
+            if live:
+                live.show(snapshot)
+            for event in events if live is None else ():
+                if event.kind not in {"shutdown.requested", "job.verdict"}:
+                    click.echo(f"coord: {event_words(event)}", err=True)
+    return snapshot
+
+
+class _Live:
+    """The hosts' table on stderr, redrawn in place; taken away at the end, when the verdict follows."""
+
+    def __enter__(self) -> None:
+        from rich.live import Live
+
+        self._live = Live(console=opt.screen(err=True), auto_refresh=False, transient=True)
+        self._live.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        from coord.render.terminal import hosts_table
+
+        self._live.update(hosts_table(snapshot), refresh=True)
+
+
+def show_job(snapshot: Snapshot, *, json_: bool) -> None:
+    """Print it."""
+    if json_:
+        from coord.render.document import job_document
+
+        click.echo(json.dumps(job_document(snapshot), ensure_ascii=False))
+        return
+    from coord.render.terminal import job_view
+
+    screen = opt.screen()
+    for part in job_view(snapshot):
+        screen.print(part)

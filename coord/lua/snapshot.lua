@@ -1,0 +1,11 @@
+-- The whole record of one job at one instant. Changes nothing.
+-- Returns {now_us, job, agents, reports, leases, lost}: flat lists of names and values, as HGETALL gives them.
+
+return {
+  int(NOW_US),
+  redis.call('HGETALL', JOB),
+  redis.call('HGETALL', AGENTS),
+  redis.call('HGETALL', REPORTS),
+  redis.call('ZRANGE', LEASES, 0, -1, 'WITHSCORES'),
+  redis.call('SMEMBERS', LOST),
+}

@@ -1,0 +1,146 @@
+"""The escalation as data: signal, then wait, then the next. Pure: knows no clock and sends no signal.
+
+Waits are seconds. The last step is always SIGKILL, so that every plan ends; what comes before it asks.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+from coord.errors import UsageError
+
+GRACE_S = 10.0
+KILL_WAIT_S = 5.0
+# A wait of nothing after SIGKILL would call every process a survivor: the kernel needs a moment to take it away.
+KILL_WAIT_MIN_S = 0.1
+WAIT_MAX_S = 7 * 24 * 3600.0
+STEPS_MAX = 8
+
+KILL = "SIGKILL"
+ASKING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+
+_UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])")
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[dhms]))+")
+_BARE = re.compile(r"\d+(?:\.\d+)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `10`, `10s`, `1m30s`, `500ms`, `2h`; units come largest first, each once.
+
+    Raises UsageError when the text is not a duration or is longer than WAIT_MAX_S.
+    """
+    text = text.strip()
+    if _BARE.fullmatch(text):
+        seconds = float(text)
+    elif _DURATION.fullmatch(text):
+        parts = _PART.findall(text)
+        units = [_UNITS_S[unit] for _, unit in parts]
+        if any(larger <= smaller for larger, smaller in pairwise(units)):
+            raise UsageError(f"{text!r} is not a duration", "Write units largest first, each once: 1m30s")
+        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    else:
+        raise UsageError(f"{text!r} is not a duration", "Use seconds, or units: 10, 10s, 1m30s, 500ms")
+    if seconds > WAIT_MAX_S:
+        raise UsageError(f"{text!r} is too long", f"At most {format_duration(WAIT_MAX_S)}")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """`90.0` -> `1m30s`: what `parse_duration` reads, for people."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms" if seconds else "0s"
+    parts = []
+    for unit in ("d", "h", "m"):
+        count, seconds = divmod(seconds, _UNITS_S[unit])
+        if count:
+            parts.append(f"{count:.0f}{unit}")
+    if seconds or not parts:
+        parts.append(f"{seconds:g}s")
+    return "".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One signal to all, and how long to wait for them after it."""
+
+    signal: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in order; checked when made, so a Plan that exists is a plan that ends."""
+
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        """Raise UsageError unless the steps ask first, kill last, and wait for bounded times."""
+        if not 1 <= len(self.steps) <= STEPS_MAX:
+            raise UsageError(f"a plan has 1 to {STEPS_MAX} steps, not {len(self.steps)}")
+        *asking, last = self.steps
+        if last.signal != KILL or any(step.signal not in ASKING for step in asking):
+            raise UsageError("a plan asks first and ends with SIGKILL", f"It may ask with {', '.join(ASKING)}")
+        if any(not 0 <= step.wait_s <= WAIT_MAX_S for step in self.steps):
+            raise UsageError(f"a wait is 0 to {format_duration(WAIT_MAX_S)}")
+        if last.wait_s < KILL_WAIT_MIN_S:
+            raise UsageError(
+                f"the wait after SIGKILL is at least {format_duration(KILL_WAIT_MIN_S)}",
+                "The kernel needs a moment to take a process away",
+            )
+
+    @classmethod
+    def of(cls, grace_s: float = GRACE_S, kill_wait_s: float = KILL_WAIT_S) -> Self:
+        """Make the usual plan: SIGTERM and `grace_s`, then SIGKILL and `kill_wait_s`."""
+        return cls((Step("SIGTERM", grace_s), Step(KILL, kill_wait_s)))
+
+    @classmethod
+    def now(cls, kill_wait_s: float = KILL_WAIT_S) -> Self:
+        """Make the plan that does not ask: SIGKILL at once."""
+        return cls((Step(KILL, kill_wait_s),))
+
+    @property
+    def kill_at_s(self) -> float:
+        """Seconds from the plan's start to SIGKILL."""
+        return sum(step.wait_s for step in self.steps[:-1])
+
+    @property
+    def kill_wait_s(self) -> float:
+        """Seconds that the killed may take to go."""
+        return self.steps[-1].wait_s
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from the plan's start to its end, whatever the processes do."""
+        return self.kill_at_s + self.kill_wait_s
+
+    def shortened(self, by: Plan, elapsed_s: float) -> Plan:
+        """Give this plan, `elapsed_s` after its start, made at least as urgent as `by` started now.
+
+        Never longer than this plan in any wait: a request can only get more urgent.
+        """
+        kill_at_s = min(self.kill_at_s, elapsed_s + by.kill_at_s)
+        steps: list[Step] = []
+        start_s = 0.0
+        for step in self.steps[:-1]:
+            if start_s > kill_at_s or (start_s == kill_at_s and steps):
+                break
+            wait_s = min(step.wait_s, kill_at_s - start_s)
+            steps.append(Step(step.signal, wait_s))
+            start_s += wait_s
+        return Plan((*steps, Step(KILL, min(self.kill_wait_s, by.kill_wait_s))))
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Give the plan as the public JSON has it: `[{"signal": "SIGTERM", "wait_s": 10.0}, ...]`."""
+        return [{"signal": step.signal, "wait_s": step.wait_s} for step in self.steps]
+
+    @classmethod
+    def from_list(cls, steps: Any) -> Self:
+        """Read what `to_list` gave; raises UsageError or ValueError when it is something else."""
+        try:
+            return cls(tuple(Step(str(step["signal"]), float(step["wait_s"])) for step in steps[: STEPS_MAX + 1]))
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError("not a plan") from error

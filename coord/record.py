@@ -1,0 +1,153 @@
+"""What can be done to the record, as data: which script, with which arguments, and how to read the answer. Pure.
+
+`ledger` runs these calls, on an asyncio or on a blocking connection; the scripts in lua/ are what happens.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from coord.keys import CONTROL_CHANNEL, job_keys
+from coord.messages import (
+    AgentInfo,
+    AgentReport,
+    FirstFailure,
+    MessageError,
+    Outcome,
+    ShutdownRequest,
+    encode,
+)
+from coord.plan import Plan
+from coord.snapshot import Snapshot, decode_request, decode_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RETAIN_S = 7 * 24 * 3600
+BEAT_S = 2.0
+LEASE_S = 10.0  # four beats may be lost
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T_co]):
+    """One script to run. `decode` reads its reply; what it can't read is a MessageError."""
+
+    script: str
+    keys: tuple[str, ...]
+    args: tuple[str | int | float, ...]
+    decode: Callable[[Any], T_co]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The record's word: `joined`, `fenced`, `unknown`, `created`, `exists`, `shortened` or `none`; and the request."""
+
+    word: str
+    request: ShutdownRequest | None
+
+
+def script_text(name: str) -> str:
+    """Give a script as the server gets it: the prelude, then the script's own file."""
+    folder = files("coord") / "lua"
+    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+class Record:
+    """The calls on one job's record. `retain_s`: how long it outlives the last thing that happened to the job."""
+
+    def __init__(self, job_id: str, retain_s: int = RETAIN_S) -> None:
+        self.job_id = job_id
+        self._keys = job_keys(job_id)
+        self._retain_s = retain_s
+
+    def join(self, info: AgentInfo, plan: Plan, lease_s: float = LEASE_S) -> Call[Answer]:
+        """`joined`, or `fenced` with the request that forbids it. `plan`: the waits this agent's command needs."""
+        return self._call(
+            "join", info.agent_id, encode(info), plan.kill_at_s, plan.kill_wait_s, _us(lease_s), decode=_answer
+        )
+
+    def request(self, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool = False) -> Call[Answer]:
+        """`created`, `exists`, or `unknown` when nobody ever joined. No plan: the longest that its agents declared."""
+        given = json.dumps(plan.to_list()) if plan else ""
+        default = json.dumps(Plan.of().to_list())
+        return self._call("request", wish.body(), given, int(fence_unknown), default, decode=_answer)
+
+    def shorten(self, existing: ShutdownRequest, plan: Plan, by: str, reason: str) -> Call[Answer]:
+        """`shortened`, or `exists` when somebody else changed the request since `existing` was read."""
+        detail = json.dumps({"by": by, "reason": reason, "plan": plan.to_list()})
+        return self._call("shorten", existing.rev, json.dumps(plan.to_list()), detail, decode=_answer)
+
+    def fail(self, failure: FirstFailure, wish: ShutdownRequest) -> Call[Answer]:
+        """`created`: this is the first failure and the job stops. `exists`: it is a consequence of what came before."""
+        return self._call("fail", encode(failure), wish.body(), decode=_answer)
+
+    def report(
+        self,
+        info: AgentInfo,
+        report: AgentReport,
+        kind: str,
+        *,
+        signal_age_s: float | None = None,
+        gone_age_s: float | None = None,
+    ) -> Call[None]:
+        """Keep the agent's word. `kind`: `agent.running`, `agent.stopping`, `agent.killing`; last, `agent.stopped`.
+
+        Ages: seconds since its first signal, and since all were seen gone.
+        """
+        # without proof, somebody may be left: the verdict must not be better than `incomplete`
+        unproved = kind == "agent.stopped" and report.proof is None
+        counts = {outcome.value: count for outcome in Outcome if (count := report.count(outcome))}
+        detail = {"agent_id": info.agent_id, "host": info.host, "label": info.label, **counts}
+        return self._call(
+            "report",
+            info.agent_id,
+            encode(report),
+            kind,
+            json.dumps(detail),
+            report.count(Outcome.KILLED),
+            max(report.count(Outcome.SURVIVED), int(unproved)),
+            "" if signal_age_s is None else _us(signal_age_s),
+            "" if gone_age_s is None else _us(gone_age_s),
+            decode=_nothing,
+        )
+
+    def beat(self, agent_id: str, lease_s: float = LEASE_S) -> Call[Answer]:
+        """Renew the lease; `exists` with the request when the job has one."""
+        return self._call("beat", agent_id, _us(lease_s), decode=_answer)
+
+    def settle(self, bound_s: float) -> Call[None]:
+        """Declare lost who holds no live lease, and everybody once `bound_s` has passed since the request."""
+        return self._call("settle", _us(bound_s), decode=_nothing)
+
+    def snapshot(self) -> Call[Snapshot | None]:
+        """Read the job; None when nobody ever joined it."""
+        return self._call("snapshot", decode=lambda reply: decode_snapshot(self.job_id, reply))
+
+    @property
+    def events_key(self) -> str:
+        """The job's event stream."""
+        return self._keys[-1]
+
+    def _call(self, script: str, *args: str | float, decode: Callable[[Any], T_co]) -> Call[T_co]:
+        return Call(script, self._keys, (self._retain_s, CONTROL_CHANNEL, *args), decode)
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def _answer(reply: Any) -> Answer:
+    word, *fields = reply
+    request = decode_request(fields) if fields else None
+    if fields and request is None:
+        raise MessageError("the record has no request where it says it has one")
+    return Answer(word.decode(), request)
+
+
+def _nothing(_reply: Any) -> None:
+    return None

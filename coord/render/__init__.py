@@ -1,0 +1,1 @@
+"""Turns snapshots and events into what is shown. Pure: prints nothing, asks no clock."""

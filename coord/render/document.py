@@ -1,0 +1,95 @@
+"""The public JSON documents. Their shape is a contract: fields are added, never given another meaning."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from coord.render.text import at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from coord.messages import FirstFailure, ShutdownRequest
+    from coord.snapshot import Agent, Snapshot
+
+SCHEMA = 1
+
+
+def job_document(snapshot: Snapshot) -> dict[str, Any]:
+    """Give the document of `coord shutdown --json` and `coord status --json`."""
+    return {
+        "schema": SCHEMA,
+        "job_id": snapshot.job_id,
+        "state": snapshot.state,
+        "verdict": snapshot.verdict,
+        "request": _request(snapshot.request),
+        "first_failure": _first_failure(snapshot.first_failure),
+        "agents": [_agent(agent) for agent in snapshot.agents],
+        "rq": {"canceled": 0, "stopped": 0, "requeued": 0},
+    }
+
+
+def jobs_document(snapshots: Iterable[Snapshot]) -> dict[str, Any]:
+    """Give the document of `coord jobs --json`."""
+    return {
+        "schema": SCHEMA,
+        "jobs": [
+            {
+                "job_id": snapshot.job_id,
+                "state": snapshot.state,
+                "verdict": snapshot.verdict,
+                "created_at": at(snapshot.created_us),
+                "agents": len(snapshot.agents),
+                "hosts": sorted({agent.info.host for agent in snapshot.agents}),
+            }
+            for snapshot in snapshots
+        ],
+    }
+
+
+def agents_document(snapshots: Iterable[Snapshot]) -> dict[str, Any]:
+    """Give the document of `coord agents --json`: agents that run or still have to answer."""
+    return {
+        "schema": SCHEMA,
+        "agents": [
+            {"job_id": snapshot.job_id, "label": agent.info.label, "command": agent.info.command, **_agent(agent)}
+            for snapshot in snapshots
+            for agent in snapshot.awaited
+        ],
+    }
+
+
+def _request(request: ShutdownRequest | None) -> dict[str, Any] | None:
+    if request is None:
+        return None
+    return {
+        "id": request.id,
+        "cause": request.cause,
+        "by": request.by,
+        "reason": request.reason,
+        "requested_at": at(request.requested_us),
+        "plan": request.plan.to_list(),
+    }
+
+
+def _first_failure(failure: FirstFailure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    document = asdict(failure)
+    document["at"] = at(document.pop("at_us"))
+    document["stderr_tail"] = list(document.pop("stderr_tail"))
+    return document
+
+
+def _agent(agent: Agent) -> dict[str, Any]:
+    report = agent.report
+    return {
+        "agent_id": agent.info.agent_id,
+        "host": agent.info.host,
+        "state": agent.state,
+        "proof": report.proof,
+        "first_signal_ms": report.first_signal_ms,
+        "all_gone_ms": report.all_gone_ms,
+        "processes": [asdict(process) for process in report.processes],
+    }

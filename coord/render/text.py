@@ -1,0 +1,135 @@
+"""Words and short forms that every view shares."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from coord.messages import Cause, Event, Outcome
+from coord.plan import KILL, Plan, format_duration
+
+if TYPE_CHECKING:
+    from coord.messages import AgentReport, FirstFailure, ShutdownRequest
+    from coord.snapshot import Snapshot
+
+ENDED = (Outcome.RUNNING, Outcome.EXITED, Outcome.TERMINATED, Outcome.KILLED, Outcome.SURVIVED)
+
+
+def at(time_us: int) -> str:
+    """Redis time in microseconds -> `2026-11-22T08:00:00.123Z`."""
+    moment = datetime.fromtimestamp(time_us / 1e6, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def milliseconds(value: float | None) -> str:
+    """Give `1.4 ms`, `212 ms`, `2.05 s`; a dash for what was not measured."""
+    if value is None:
+        return "-"
+    if value < 10:
+        return f"{value:.1f} ms"
+    return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.2f} s"
+
+
+def plural(count: int, noun: str) -> str:
+    """Give `1 host`, `2 hosts`, `3 processes`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}es" if noun.endswith("s") else f"{count} {noun}s"
+
+
+def outcomes(report: AgentReport) -> str:
+    """Give `2 terminated, 1 killed`; `nothing ran` when the agent had no process."""
+    counted = [f"{count} {outcome.value}" for outcome in ENDED if (count := report.count(outcome))]
+    return ", ".join(counted) or "nothing ran"
+
+
+def why(request: ShutdownRequest) -> str:
+    """Give who asked and what for, in one phrase."""
+    reason = f": {request.reason}" if request.reason else ""
+    match request.cause:
+        case Cause.OPERATOR:
+            return f"by {request.by}{reason}"
+        case Cause.FAILURE:
+            return f"after a failure{reason}"
+        case Cause.HOST_LOST:
+            return f"since a host was lost{reason}"
+        case Cause.DRAIN:
+            return f"since a host is being drained{reason}"
+
+
+def fenced_words(request: ShutdownRequest) -> str:
+    """Give who forbade the job, and when."""
+    reason = f" ({request.reason})" if request.reason else ""
+    return f"job {request.job_id} was shut down by {request.by} at {at(request.requested_us)}{reason}"
+
+
+def plan_words(plan: Plan) -> str:
+    """Give `SIGTERM, 10s, SIGKILL, 5s`."""
+    return ", ".join(f"{step.signal}, {format_duration(round(step.wait_s, 3))}" for step in plan.steps)
+
+
+def failure_words(failure: FirstFailure) -> str:
+    """Give `rank3 on host b (pid 4242) exited with code 7`."""
+    how = f"was killed by {failure.signal}" if failure.signal else f"exited with code {failure.exit_code}"
+    return f"{failure.label} on host {failure.host} (pid {failure.pid}) {how}"
+
+
+def event_words(event: Event) -> str:
+    """Give the line that a follower prints for an event."""
+    detail = event.detail
+    host = detail.get("host", "")
+    left = ", ".join(f"{detail[outcome]} {outcome}" for outcome in ENDED if outcome in detail)
+    match event.kind:
+        case "shutdown.requested":
+            return f"shutdown requested by {detail.get('by')}"
+        case "shutdown.shortened":
+            return f"made more urgent by {detail.get('by')}"
+        case "child.failed":
+            return f"{host}: {detail.get('label')} (pid {detail.get('pid')}) failed first"
+        case "agent.stopping":
+            return f"{host}: asked to leave: {left}"
+        case "agent.killing":
+            return f"{host}: {KILL} to the hold-outs: {left}"
+        case "agent.stopped":
+            return f"{host}: stopped: {left or 'nothing ran'}"
+        case "agent.lost":
+            return f"{host}: lost: nobody has heard from agent {detail.get('agent_id')}"
+        case "job.verdict":
+            return f"verdict: {detail.get('verdict')}"
+    return f"{host}: {event.kind}"
+
+
+def summary(snapshot: Snapshot) -> str:
+    """Give the one sentence that answers the person who asked."""
+    hosts = plural(len({agent.info.host for agent in snapshot.agents}), "host")
+    processes = plural(sum(len(agent.report.processes) for agent in snapshot.agents), "process")
+    took = "" if snapshot.took_s is None else f" in {milliseconds(snapshot.took_s * 1000)}"
+    name = f"job {snapshot.job_id}"
+    match snapshot.verdict:
+        case None:
+            return f"{name}: {snapshot.state.value} on {hosts}"
+        case verdict if not snapshot.agents:
+            return f"{name}: {verdict.value}: nobody had joined; it may not start any more"
+        case verdict if verdict == "clean":
+            return f"{name}: clean: {processes} on {hosts} left when asked{took}, none is left"
+        case verdict if verdict == "forced":
+            killed = plural(snapshot.count(Outcome.KILLED), "process")
+            return f"{name}: forced: {processes} on {hosts} gone{took}, {killed} of them had to be killed; none is left"
+        case _:
+            return f"{name}: incomplete: {_missing(snapshot)}"
+
+
+def _missing(snapshot: Snapshot) -> str:
+    lost = [f"nobody has heard from agent {agent.info.agent_id} on host {agent.info.host}" for agent in snapshot.lost]
+    survived = [
+        f"process {process.pid} ({process.command}) on host {agent.info.host} survived SIGKILL"
+        for agent in snapshot.agents
+        for process in agent.report.processes
+        if process.outcome is Outcome.SURVIVED
+    ]
+    unproved = [
+        f"host {agent.info.host} could not prove that nothing is left"
+        for agent in snapshot.agents
+        if agent.state == "stopped" and agent.report.proof is None and not agent.report.count(Outcome.SURVIVED)
+    ]
+    return "; ".join(lost + survived + unproved)

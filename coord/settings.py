@@ -1,0 +1,71 @@
+"""What every command needs to know: flags, then environment, then defaults; validated once, here."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from coord.errors import UsageError
+
+HOST_MAX = 64
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`redis_url` None: the embedded server."""
+
+    redis_url: str | None
+    host: str
+    retain_s: int
+    log_level: str
+
+    @property
+    def by(self) -> str:
+        """Who acts, as the record names it: `user@host`."""
+        return f"{user_name()}@{self.host}"
+
+
+def host_name() -> str:
+    """Give the name of this host when nobody gave one."""
+    return socket.gethostname() or "localhost"
+
+
+def user_name() -> str:
+    """Give the user's name; its number where the system has no name for it (containers)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def check_host(host: str) -> str:
+    """Give the host's name back if it can be one; raises UsageError that says why not."""
+    if not host or len(host) > HOST_MAX or not host.isprintable() or " " in host:
+        raise UsageError(f"{host!r} is no host name", f"1 to {HOST_MAX} printable characters without spaces")
+    return host
+
+
+def runtime_dir() -> Path:
+    """Give this user's own directory for sockets and the embedded server; made with mode 700 if it is missing.
+
+    `COORD_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/coord`, else `/tmp/coord-UID`. Raises UsageError when it is somebody
+    else's: a directory in /tmp could have been put there to listen in.
+    """
+    if given := os.environ.get("COORD_RUNTIME_DIR"):
+        path = Path(given).absolute()
+    elif (xdg := os.environ.get("XDG_RUNTIME_DIR")) and Path(xdg).is_dir() and os.access(xdg, os.W_OK):
+        path = Path(xdg) / "coord"
+    else:
+        path = Path("/tmp") / f"coord-{os.getuid()}"  # noqa: S108  # its owner and mode are checked below
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat(follow_symlinks=False)
+    except OSError as error:
+        raise UsageError(f"can't use {path}: {error.strerror}", "Set COORD_RUNTIME_DIR") from error
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise UsageError(f"{path} is not this user's alone", f"Run chmod 700 {path}, or set COORD_RUNTIME_DIR")
+    return path

@@ -1,0 +1,167 @@
+"""A job as the record has it at one instant: decoded, and what follows from it. Pure.
+
+The public JSON, the terminal tables and the exit code are all made of a Snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from coord.errors import INCOMPLETE, OK, STILL_RUNNING
+from coord.messages import (
+    AgentInfo,
+    AgentReport,
+    AgentState,
+    FirstFailure,
+    MessageError,
+    Outcome,
+    ShutdownRequest,
+    decode_failure,
+    decode_info,
+    decode_report,
+    request_from,
+)
+
+
+class Verdict(StrEnum):
+    """How a job's shutdown ended."""
+
+    CLEAN = "clean"
+    FORCED = "forced"
+    INCOMPLETE = "incomplete"
+
+
+class JobState(StrEnum):
+    """Where a job is; `stopped` only when nothing of it is left."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One agent of the job: what it said when it joined, and its last report."""
+
+    info: AgentInfo
+    report: AgentReport
+    lease_left_s: float | None  # None: it left, or was declared lost
+
+    @property
+    def state(self) -> AgentState:
+        """What it is doing, by its own word; `lost` when that word is no longer to be trusted."""
+        return self.report.state
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A job at one instant of Redis time."""
+
+    job_id: str
+    now_us: int
+    created_us: int
+    request: ShutdownRequest | None
+    verdict: Verdict | None
+    verdict_us: int | None
+    first_failure: FirstFailure | None
+    agents: tuple[Agent, ...]  # by host, then agent id
+
+    @property
+    def state(self) -> JobState:
+        """`stopping` until every process was seen gone: an incomplete shutdown has not stopped the job."""
+        if self.request is None:
+            return JobState.RUNNING if self.awaited else JobState.STOPPED
+        return JobState.STOPPED if self.verdict in {Verdict.CLEAN, Verdict.FORCED} else JobState.STOPPING
+
+    @property
+    def awaited(self) -> tuple[Agent, ...]:
+        """Agents that hold a lease: the ones that run, or still have to answer a request."""
+        return tuple(agent for agent in self.agents if agent.lease_left_s is not None)
+
+    @property
+    def lost(self) -> tuple[Agent, ...]:
+        """Agents that nobody has heard from."""
+        return tuple(agent for agent in self.agents if agent.state is AgentState.LOST)
+
+    @property
+    def took_s(self) -> float | None:
+        """Seconds from the request to the verdict, in Redis time."""
+        if self.request is None or self.verdict_us is None:
+            return None
+        return (self.verdict_us - self.request.requested_us) / 1e6
+
+    @property
+    def exit_code(self) -> int:
+        """How `coord shutdown` ends: 0 only with proof from every host."""
+        if self.verdict is None:
+            return STILL_RUNNING
+        return INCOMPLETE if self.verdict is Verdict.INCOMPLETE else OK
+
+    def count(self, outcome: Outcome) -> int:
+        """Count the processes of all agents that ended so."""
+        return sum(agent.report.count(outcome) for agent in self.agents)
+
+
+def decode_snapshot(job_id: str, reply: Any) -> Snapshot | None:
+    """Read what `snapshot.lua` returns; None when there is no such job. Raises MessageError on a broken record."""
+    now_us, *parts, lost = reply
+    job, infos, reports, leases = (_pairs(part) for part in parts)
+    if not job:
+        return None
+    now = int(now_us)
+    agents = [
+        _agent(decode_info(info), reports.get(agent_id), _left_s(leases.get(agent_id), now), lost=agent_id in lost)
+        for agent_id, info in infos.items()
+    ]
+    return Snapshot(
+        job_id=job_id,
+        now_us=now,
+        created_us=int(job[b"created_us"]),
+        request=decode_request([job.get(name) for name in (b"request", b"plan", b"requested_us", b"rev")] + [now_us]),
+        verdict=Verdict(job[b"verdict"].decode()) if b"verdict" in job else None,
+        verdict_us=int(job[b"verdict_us"]) if b"verdict_us" in job else None,
+        first_failure=_first_failure(job),
+        agents=tuple(sorted(agents, key=lambda agent: (agent.info.host, agent.info.agent_id))),
+    )
+
+
+def decode_request(fields: Any) -> ShutdownRequest | None:
+    """Read `body, plan, requested_us, rev, now_us` as the scripts return a request; None when there is none."""
+    body, plan, requested_us, rev, now_us = fields
+    if not body:
+        return None
+    try:
+        return request_from(
+            json.loads(body),
+            json.loads(plan),
+            requested_us=int(requested_us),
+            rev=int(rev),
+            elapsed_us=int(now_us) - int(requested_us),
+        )
+    except (TypeError, ValueError) as error:
+        raise MessageError(f"the record's request is broken: {error}") from error
+
+
+def _agent(info: AgentInfo, report: bytes | None, lease_left_s: float | None, *, lost: bool) -> Agent:
+    said = decode_report(report) if report else AgentReport(AgentState.RUNNING)
+    expired = lease_left_s is not None and lease_left_s < 0
+    if said.state is not AgentState.STOPPED and (lost or expired):
+        said = replace(said, state=AgentState.LOST)
+    return Agent(info, said, lease_left_s)
+
+
+def _left_s(lease_us: bytes | None, now_us: int) -> float | None:
+    return None if lease_us is None else (float(lease_us) - now_us) / 1e6
+
+
+def _first_failure(job: dict[bytes, bytes]) -> FirstFailure | None:
+    if b"first_failure" not in job:
+        return None
+    return replace(decode_failure(job[b"first_failure"]), at_us=int(job[b"first_failure_us"]))
+
+
+def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))

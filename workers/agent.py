@@ -1,0 +1,304 @@
+"""One host's agent of a job: joins it, watches its children, obeys its request, and reports. An asyncio shell.
+
+What to do is decided in `stopping`; who belongs to the job, and every signal, is in `tree`; the record is in Redis.
+Signals to processes never wait for Redis: reports leave through a queue of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+from coord.channel import Channel
+from coord.errors import CoordError, RefusedError
+from coord.messages import (
+    PROCESSES_MAX,
+    AgentInfo,
+    AgentReport,
+    AgentState,
+    Outcome,
+    ProcessReport,
+    ShutdownRequest,
+)
+from coord.record import BEAT_S
+from coord.render.text import fenced_words
+from workers.events import Action, Due, Event, Key, Look, Requested, Send, Wake
+from workers.outbox import RETRY_S, Outbox
+from workers.stopping import Phase, Process, State, step
+from workers.tree import PROOF, Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+    from structlog.typing import FilteringBoundLogger
+
+    from coord.ledger import AsyncLedger
+    from coord.plan import Plan
+    from coord.record import Answer, Call, Record
+    from workers.handles import Handle
+
+REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
+SUBSCRIBE_S = 10.0
+KILL_SWEEPS = 20  # when the agent itself fails
+
+_STATES = {Phase.RUNNING: AgentState.RUNNING, Phase.OVER: AgentState.STOPPED}  # else it is stopping
+
+
+class Agent:
+    """Use: `async with Agent(...) as agent` joins the job; then `adopt` children, then `await agent.over()`.
+
+    With `failed`, a child's failure stops all: here at once, elsewhere by the call that `failed(process)` makes.
+    Raises RefusedError when the job is fenced, UnreachableError when Redis can't be used at the start.
+    """
+
+    def __init__(
+        self,
+        ledger: AsyncLedger,
+        record: Record,
+        info: AgentInfo,
+        *,
+        plan: Plan,
+        log: FilteringBoundLogger,
+        failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]] | None = None,
+    ) -> None:
+        self.info = info
+        self.state = State(plan)
+        self.request: ShutdownRequest | None = None
+        self._ledger = ledger
+        self._record = record
+        self._log = log
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._channel = Channel(ledger, self.hear, self._read_again, log)
+        self._tree = Tree(self._watch, self._forget)
+        self._tasks = asyncio.TaskGroup()
+        self._background: list[asyncio.Task[None]] = []
+        self._outbox = Outbox(ledger, self.hear, log)
+        self._events: deque[Event] = deque()
+        self._stirred: set[Key] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._first_signal_s: float | None = None
+        self._all_gone_s: float | None = None
+        self._over = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Subscribe, then join: a request made after the join is heard, one made before it refuses the join."""
+        try:
+            await self._ledger.remember(self.job_id)
+            await asyncio.wait_for(self._channel.open(), SUBSCRIBE_S)
+            answer = await self._ledger.run(self._record.join(self.info, self.state.plan))
+            if answer.request is not None:
+                raise RefusedError(f"{fenced_words(answer.request)}: nothing of it may start", "Use a new job id")
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                await self._take_back()
+            await self._channel.close()
+            raise
+        self._log.info("agent.joined")
+        await self._tasks.__aenter__()
+        for work in (self._channel.listen(), self._beat(), self._outbox.send()):
+            self._background.append(self._tasks.create_task(work))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave nothing behind: if the agent itself failed, its processes are killed, since nobody else would."""
+        for _ in range(KILL_SWEEPS):
+            if self.state.phase is Phase.OVER or not self._tree.look().found:
+                break
+            self._tree.send("SIGKILL", self._tree.held)
+            await asyncio.sleep(RETRY_S / 4)
+            self._tree.collect(self._tree.held)
+        for task in self._background:
+            task.cancel()
+        if self._timer:
+            self._timer.cancel()
+        self._tree.close()
+        await self._tasks.__aexit__(kind, error, trace)
+        await self._channel.close()
+
+    # -- what comes in -------------------------------------------------------------------------------------------------
+
+    def adopt(self, pid: int, label: str) -> None:
+        """Take in a child that was just started. A child that slipped in after the request is stopped at once."""
+        seen = self._tree.adopt(pid, label)
+        self._log.info("child.started", pid=pid, label=label, command=seen.found[0].command)
+        self.feed(seen)
+
+    def may_start(self) -> bool:
+        """Tell whether a child may still be started: refuse first, then signal."""
+        return self.state.phase is Phase.RUNNING
+
+    def hear(self, request: ShutdownRequest) -> None:
+        """Obey a request for this job; one that is known changes nothing."""
+        if request.job_id != self.job_id:
+            return
+        known = self.request
+        if known and known.id == request.id and known.rev >= request.rev:
+            return
+        self.request = request
+        self.feed(Requested(request.plan, request.elapsed_s))  # signals first, words later
+        self._log.info("shutdown.heard", request=request.id, cause=request.cause, by=request.by, reason=request.reason)
+
+    def feed(self, event: Event) -> None:
+        """Let `stopping` decide on an event, and do what it says."""
+        self._events.append(event)
+        if len(self._events) > 1:
+            return  # an action below brought it up; it is next
+        while self._events:
+            before = self.state
+            self.state, actions = step(before, self._events[0], self._loop.time())
+            for action in actions:
+                self._do(action)
+            self._note(before)
+            self._events.popleft()
+
+    # -- what goes out -------------------------------------------------------------------------------------------------
+
+    async def over(self) -> None:
+        """Wait until every process is gone or has survived the plan, and the record knows it."""
+        await self._over.wait()
+        await self._outbox.empty(REPORT_S)
+
+    def ask(self, call: Call[Answer]) -> None:
+        """Send a call to the record when those before it are through; the request in its answer is heard."""
+
+        async def made() -> Call[Answer]:
+            return call
+
+        self._outbox.put(made)
+
+    @property
+    def job_id(self) -> str:
+        """The job that this agent works for."""
+        return self._record.job_id
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Send(signal, keys):
+                self._first_signal_s = self._first_signal_s or self._loop.time()
+                for key in self._tree.send(signal, keys):
+                    self._log.error("signal.refused", pid=key[0], signal=signal)
+            case Look():
+                left = self._tree.collect(self._tree.held)
+                if left.exits:
+                    self._events.append(left)
+                self._events.append(self._tree.look())
+            case Wake(at_s):
+                if self._timer:
+                    self._timer.cancel()
+                self._timer = self._loop.call_at(at_s, self.feed, Due())
+
+    def _note(self, before: State) -> None:
+        """Log and report what changed."""
+        for key, process in self.state.processes.items():
+            was = before.processes.get(key)
+            if process.outcome is not Outcome.RUNNING and (was is None or was.outcome is not process.outcome):
+                self._note_end(process, before)
+        if self.state.phase is before.phase:
+            return
+        if self.state.phase is Phase.OVER:
+            self._all_gone_s = self._loop.time()
+            self._log.info("agent.stopped", proved=self.state.proved, survivors=len(self.state.survivors))
+            self._over.set()
+        self.report()
+
+    def _note_end(self, process: Process, before: State) -> None:
+        self._log.info(
+            f"child.{process.outcome}",
+            pid=process.found.key[0],
+            label=process.found.label,
+            exit_code=process.exit_code,
+            signal=process.signal,
+        )
+        failing = process.exit_code != 0 or process.signal is not None
+        if before.phase is Phase.RUNNING and process.found.child and failing and self._failed:
+            self._events.append(Requested(self.state.plan))
+            self._outbox.put(partial(self._failed, process))
+
+    def report(self) -> None:
+        """Put the agent's word into the queue; it is made when it is sent, so it is never stale."""
+        kind = (
+            "killing" if self.state.phase is Phase.KILLING else _STATES.get(self.state.phase, AgentState.STOPPING).value
+        )
+        self._outbox.put(partial(self._report, f"agent.{kind}"))
+
+    async def _report(self, kind: str) -> Call[None] | None:
+        if self.state.phase is Phase.OVER and kind != "agent.stopped":
+            return None  # the last word follows at once
+        now_s = self._loop.time()
+        processes = tuple(_process_report(process) for process in self.state.processes.values())
+        report = AgentReport(
+            state=_STATES.get(self.state.phase, AgentState.STOPPING),
+            proof=PROOF if self.state.proved else None,
+            processes=processes[:PROCESSES_MAX],
+        )
+        return self._record.report(
+            self.info,
+            report,
+            kind,
+            signal_age_s=None if self._first_signal_s is None else now_s - self._first_signal_s,
+            gone_age_s=None if self._all_gone_s is None or not self.state.proved else now_s - self._all_gone_s,
+        )
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            with suppress(CoordError):  # the channel says that Redis is away; the next beat tries again
+                await self._read_again()
+
+    async def _read_again(self) -> None:
+        answer = await self._ledger.run(self._record.beat(self.info.agent_id))
+        if answer.request:
+            self.hear(answer.request)
+
+    async def _take_back(self) -> None:
+        """A join that was interrupted may have reached the record: say that nothing was started."""
+        nothing = AgentReport(AgentState.STOPPED, PROOF)
+        with suppress(CoordError, TimeoutError):
+            await asyncio.wait_for(
+                self._ledger.run(self._record.report(self.info, nothing, "agent.stopped")), SUBSCRIBE_S
+            )
+
+    # -- handles -------------------------------------------------------------------------------------------------------
+
+    def _watch(self, handle: Handle) -> None:
+        self._loop.add_reader(handle.fd, self._stir, handle.key)
+
+    def _forget(self, handle: Handle) -> None:
+        self._loop.remove_reader(handle.fd)
+
+    def _stir(self, key: Key) -> None:
+        """Several often leave at once: take them together."""
+        if not self._stirred:
+            self._loop.call_soon(self._settle)
+        self._stirred.add(key)
+
+    def _settle(self) -> None:
+        keys, self._stirred = self._stirred, set()
+        left = self._tree.collect(keys)
+        if left.exits:
+            self.feed(left)
+
+    def reap(self) -> None:
+        """Reap orphans that nobody watches; call it on SIGCHLD."""
+        self._tree.collect(())
+
+
+def _process_report(process: Process) -> ProcessReport:
+    return ProcessReport(
+        pid=process.found.key[0],
+        label=process.found.label,
+        command=process.found.command,
+        outcome=process.outcome,
+        exit_code=process.exit_code,
+        signal=process.signal,
+        took_s=None if process.took_s is None else round(process.took_s, 4),
+    )

@@ -1,0 +1,245 @@
+"""`coord run -- COMMAND`: an agent with one child, the command.
+
+Starts it in a session of its own, passes what reaches it through, and ends as it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coord.coordinator import new_request
+from coord.errors import NOT_EXECUTABLE, NOT_FOUND, CoordError
+from coord.ledger import AsyncLedger
+from coord.logs import logger
+from coord.messages import (
+    COMMAND_MAX,
+    AgentInfo,
+    Cause,
+    FirstFailure,
+    Outcome,
+    clip,
+)
+from coord.plan import Plan
+from coord.record import Record
+from coord.render.text import failure_words, milliseconds, why
+from workers.agent import Agent
+from workers.events import Requested
+from workers.handles import signal_number
+from workers.stderr_tail import StderrTail
+from workers.stopping import Phase, Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coord.record import Answer, Call
+    from coord.settings import Settings
+
+STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+TAIL_S = 0.05  # how long a failure's report waits for the last words on stderr
+FLUSH_S = 1.0  # how long the end waits for a slow reader of our stderr
+TERMINATED = 128 + signal.SIGTERM
+KILLED = 128 + signal.SIGKILL
+ENOENT_HINT = "Correct the command after `--`"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What `coord run` was told."""
+
+    job_id: str
+    argv: tuple[str, ...]
+    label: str
+    plan: Plan
+    stop_on_failure: bool
+
+
+def run_command(order: Order, settings: Settings, redis_url: Callable[[], str]) -> int:
+    """Run the command to its end; gives the exit code of `coord run`. The command is checked before Redis is asked."""
+    path = find_program(order.argv[0])
+    return asyncio.run(CommandRun(order, settings, path).run(redis_url()))
+
+
+def find_program(name: str) -> str:
+    """Give the program's path. Raises CoordError with exit code 127 (not found) or 126 (not executable), as a shell."""
+    found = shutil.which(name)
+    if found:
+        return found
+    folders = [Path()] if "/" in name else [Path(folder) for folder in os.get_exec_path()]
+    if any((folder / name).exists() for folder in folders):
+        raise CoordError(f"{name!r} is not executable", f"Run chmod +x {name}", exit_code=NOT_EXECUTABLE)
+    raise CoordError(f"{name!r} was not found", ENOENT_HINT, exit_code=NOT_FOUND)
+
+
+class CommandRun:
+    """One command under one agent."""
+
+    def __init__(self, order: Order, settings: Settings, path: str) -> None:
+        self._order = order
+        self._settings = settings
+        self._path = path
+        self._label = order.label or clip(Path(order.argv[0]).name, 64)
+        self._record = Record(order.job_id, settings.retain_s)
+        self._info = AgentInfo(
+            agent_id=f"{settings.host}-{os.getpid()}-{secrets.token_hex(2)}",
+            host=settings.host,
+            label=self._label,
+            pid=os.getpid(),
+            command=clip(" ".join(order.argv), COMMAND_MAX),
+        )
+        self._tail: StderrTail | None = None
+        self._agent: Agent | None = None
+        self._signalled: list[signal.Signals] = []
+
+    async def run(self, url: str) -> int:
+        """Join, start, watch, report."""
+        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for each in STOPPING_SIGNALS:
+            loop.add_signal_handler(each, self._take_signal, each)
+        log = logger(
+            self._settings.log_level,
+            job=self._order.job_id,
+            agent=self._info.agent_id,
+            host=self._settings.host,
+        )
+        ledger = AsyncLedger(url)
+        failed = self._failed if self._order.stop_on_failure else None
+        agent = Agent(ledger, self._record, self._info, plan=self._order.plan, log=log, failed=failed)
+        try:
+            async with agent:
+                loop.add_signal_handler(signal.SIGCHLD, agent.reap)
+                self._agent = agent
+                if agent.may_start():
+                    agent.adopt(self._start(), self._label)
+                    agent.report()
+                await agent.over()
+        except asyncio.CancelledError:
+            if not self._signalled:
+                raise
+            return self._stopped_before_start()
+        finally:
+            await ledger.close()
+        return self._end(agent)
+
+    def _start(self) -> int:
+        """Start the command in its own session; stdin and stdout are ours, stderr too where it is a terminal."""
+        actions: list[tuple[int, int, int]] = []
+        if not os.isatty(2):
+            self._tail = StderrTail(2)
+            actions = [(os.POSIX_SPAWN_DUP2, self._tail.write_fd, 2)]
+        environment = {
+            **os.environ,
+            "COORD_JOB_ID": self._order.job_id,
+            "COORD_AGENT_ID": self._info.agent_id,
+            "COORD_LABEL": self._label,
+        }
+        try:
+            return os.posix_spawn(
+                self._path,
+                self._order.argv,
+                environment,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                # Python ignores these two, and what is ignored would be inherited
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+            )
+        except OSError as error:
+            code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+            raise CoordError(
+                f"{self._path!r} can't be started: {error.strerror}",
+                "Does it begin with #! and an interpreter that exists?",
+                exit_code=code,
+            ) from error
+        finally:
+            if self._tail:
+                self._tail.close_write()
+
+    # -- what stops it -------------------------------------------------------------------------------------------------
+
+    def _take_signal(self, number: signal.Signals) -> None:
+        """Run the plan; a second SIGINT kills at once. Platforms send SIGTERM more than once: that changes nothing."""
+        self._signalled.append(number)
+        agent = self._agent
+        if agent is None:
+            if self._task:
+                self._task.cancel()
+            return
+        if self._signalled.count(signal.SIGINT) > 1:
+            agent.feed(Requested(Plan.now(self._order.plan.kill_wait_s)))
+        elif len(self._signalled) == 1 and agent.state.phase is Phase.RUNNING:
+            agent.feed(Requested(self._order.plan))
+            if self._order.stop_on_failure:
+                reason = f"{number.name} reached `coord run` of {self._label} on host {self._settings.host}"
+                wish = new_request(self._order.job_id, Cause.DRAIN, self._settings.by, reason)
+                agent.ask(self._record.request(wish, None))
+
+    async def _failed(self, process: Process) -> Call[Answer]:
+        """The command failed by itself: say what it said last, and have the job stopped."""
+        lines = await asyncio.to_thread(self._tail.lines, TAIL_S) if self._tail else ()
+        failure = FirstFailure(
+            agent_id=self._info.agent_id,
+            host=self._settings.host,
+            label=self._label,
+            pid=process.found.key[0],
+            exit_code=process.exit_code,
+            signal=process.signal,
+            stderr_tail=lines,
+        )
+        wish = new_request(self._order.job_id, Cause.FAILURE, self._settings.by, failure_words(failure))
+        return self._record.fail(failure, wish)
+
+    # -- how it ends ---------------------------------------------------------------------------------------------------
+
+    def _stopped_before_start(self) -> int:
+        say(f"{self._signalled[0].name} received before {self._label} was started")
+        return 128 + self._signalled[0]
+
+    def _end(self, agent: Agent) -> int:
+        if self._tail:
+            self._tail.flush(FLUSH_S)
+        child = next((process for process in agent.state.processes.values() if process.found.child), None)
+        if child is None:
+            say(f"{self._why(agent)}; {self._label} was not started")
+            return TERMINATED
+        for survivor in agent.state.survivors:
+            say(f"process {survivor.found.key[0]} ({survivor.found.command}) survived SIGKILL and is still there")
+        if child.outcome is Outcome.EXITED:
+            return self._own_end(agent, child)
+        took = milliseconds(None if child.took_s is None else child.took_s * 1000)
+        how = "left when asked" if child.outcome is Outcome.TERMINATED else "had to be killed"
+        say(f"{self._why(agent)}; {self._label} {how}, after {took}")
+        return TERMINATED if child.outcome is Outcome.TERMINATED else KILLED
+
+    def _own_end(self, agent: Agent, child: Process) -> int:
+        """It ended by itself, so its exit code is ours."""
+        left = [process for process in agent.state.processes.values() if process is not child]
+        if left:
+            say(f"{self._label} ended and left {len(left)} more of its processes, which were stopped")
+        code = child.exit_code if child.signal is None else 128 + signal_number(child.signal)
+        if code and self._order.stop_on_failure:
+            how = f"was killed by {child.signal}" if child.signal else f"exited with code {code}"
+            say(f"{self._label} {how}; job {self._order.job_id} is stopped on all hosts")
+        return code or 0
+
+    def _why(self, agent: Agent) -> str:
+        if self._signalled:
+            everywhere = f"; job {self._order.job_id} is stopped on all hosts" if self._order.stop_on_failure else ""
+            return f"{self._signalled[0].name} received{everywhere}"
+        if agent.request:
+            return f"job {self._order.job_id} was shut down {why(agent.request)}"
+        return f"job {self._order.job_id} was stopped"
+
+
+def say(line: str) -> None:
+    """Tell the person at this terminal one thing."""
+    sys.stderr.write(f"coord: {line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,124 @@
+"""Holds processes by handle, and is the only file that signals. A handle (pidfd) can't come to mean another process.
+
+Refused by construction: pid <= 1, ourselves, and what is not what it was when it was found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coord.errors import CoordError
+from workers.proc import read_stat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workers.events import Key
+    from workers.proc import Stat
+
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """One process, alive or dead, never another one."""
+
+    key: Key
+    fd: int
+
+    @property
+    def pid(self) -> int:
+        """The process's number, for people."""
+        return self.key[0]
+
+    def send(self, name: str) -> bool:
+        """Send a signal; False when the process is gone. Raises PermissionError for another user's process."""
+        try:
+            signal.pidfd_send_signal(self.fd, signal.Signals[name])
+        except ProcessLookupError:
+            return False
+        return True
+
+    def gone(self) -> bool:
+        """Tell whether it has ended: a pidfd is readable from then on, pidfd_open(2)."""
+        return bool(select.select([self.fd], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Give the handle back."""
+        os.close(self.fd)
+
+
+def open_child(pid: int) -> Handle:
+    """Hold a child that this process started and has not waited for: its pid can't be used again yet."""
+    _refuse_ours(pid)
+    fd = os.pidfd_open(pid)
+    stat = read_stat(pid)
+    if stat is None:
+        os.close(fd)
+        raise CoordError(f"process {pid} is not a child of this agent")
+    return Handle(stat.key, fd)
+
+
+def open_found(stat: Stat, belongs: Callable[[Stat], bool]) -> Handle | None:
+    """Hold a process that was found in /proc; None when it is gone, or no longer what was found.
+
+    Looking again after opening closes the gap in which the pid could have gone to a stranger.
+    """
+    _refuse_ours(stat.pid)
+    try:
+        fd = os.pidfd_open(stat.pid)
+    except ProcessLookupError:
+        return None
+    again = read_stat(stat.pid)
+    if again is None or again.key != stat.key or not belongs(again):
+        os.close(fd)
+        return None
+    return Handle(stat.key, fd)
+
+
+def become_subreaper() -> None:
+    """Make every orphan below this process its child, instead of PID 1's: prctl(2), PR_SET_CHILD_SUBREAPER."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise CoordError(f"can't become a subreaper: {os.strerror(ctypes.get_errno())}")
+
+
+def reap() -> dict[int, tuple[int | None, str | None]]:
+    """Take the exit of every child that has one: pid -> (exit code, None) or (None, signal name)."""
+    exits: dict[int, tuple[int | None, str | None]] = {}
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return exits
+        if found is None:
+            return exits
+        if found.si_code == os.CLD_EXITED:
+            exits[found.si_pid] = (found.si_status, None)
+        else:
+            exits[found.si_pid] = (None, signal_name(found.si_status))
+
+
+def signal_name(number: int) -> str:
+    """`15` -> `SIGTERM`; a real-time signal has no name of its own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+
+
+def signal_number(name: str) -> int:
+    """`SIGTERM` -> `15`, and what `signal_name` gave for a real-time signal."""
+    if name.startswith("SIGRTMIN+"):
+        return signal.SIGRTMIN + int(name.removeprefix("SIGRTMIN+"))
+    return signal.Signals[name].value
+
+
+def _refuse_ours(pid: int) -> None:
+    if pid <= 1 or pid == os.getpid():
+        raise CoordError(f"refused to hold process {pid}: it is never a child's")

@@ -1,0 +1,66 @@
+"""What an agent has to tell the record: sent one by one, in order, until it gets through. Signals never wait here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias
+
+from coord.errors import CoordError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from coord.ledger import AsyncLedger
+    from coord.messages import ShutdownRequest
+    from coord.record import Answer, Call
+
+    # made when it is sent, so that what it says is never stale; None: nothing to say any more
+    MakeCall: TypeAlias = Callable[[], Awaitable[Call[Answer] | Call[None] | None]]
+
+RETRY_S = 0.2
+
+
+class Outbox:
+    """Calls on their way. `heard(request)` is called when an answer holds the job's request."""
+
+    def __init__(
+        self, ledger: AsyncLedger, heard: Callable[[ShutdownRequest], None], log: FilteringBoundLogger
+    ) -> None:
+        self._ledger = ledger
+        self._heard = heard
+        self._log = log
+        self._queue: asyncio.Queue[MakeCall] = asyncio.Queue()
+
+    def put(self, make: MakeCall) -> None:
+        """Add one."""
+        self._queue.put_nowait(make)
+
+    async def send(self) -> None:
+        """Send until cancelled."""
+        while True:
+            make = await self._queue.get()
+            sent = False
+            while not sent:
+                sent = await self._sent(make)
+                await asyncio.sleep(0 if sent else RETRY_S)
+            self._queue.task_done()
+
+    async def empty(self, wait_s: float) -> None:
+        """Wait until all are sent, or say that they could not be."""
+        try:
+            await asyncio.wait_for(self._queue.join(), wait_s)
+        except TimeoutError:
+            self._log.error("report.lost", waited_s=wait_s, hint="the verdict will not count this host as stopped")
+
+    async def _sent(self, make: MakeCall) -> bool:
+        try:
+            call = await make()
+            answer = await self._ledger.run(call) if call else None
+        except CoordError as error:
+            self._log.warning("report.delayed", error=str(error))
+            return False
+        if answer and answer.request:
+            self._heard(answer.request)
+        return True

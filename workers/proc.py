@@ -1,0 +1,118 @@
+"""Reads /proc: what a process is, and whose child. Asks only; signals nothing.
+
+A pid alone names nobody, since the kernel uses it again; a pid with its start time does.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coord.messages import COMMAND_MAX, clip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workers.events import Key
+
+DEAD = "ZX"  # zombie, and on its way out: proc(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What /proc/PID/stat says, as far as we need it."""
+
+    pid: int
+    ppid: int
+    name: str
+    state: str
+    threads: int
+    start_ticks: int  # clock ticks since boot
+
+    @property
+    def key(self) -> Key:
+        """Name the process: never used twice while the machine is up."""
+        return self.pid, self.start_ticks
+
+    @property
+    def alive(self) -> bool:
+        """A leader that is a zombie while other threads of it run is alive."""
+        return self.state not in DEAD or self.threads > 1
+
+
+def read_stat(pid: int) -> Stat | None:
+    """Read a process; None when there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # the name stands in brackets and may itself hold brackets and spaces: the last one closes it
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    return Stat(
+        pid=pid,
+        name=head.partition("(")[2],
+        state=fields[0],
+        ppid=int(fields[1]),
+        threads=int(fields[17]),
+        start_ticks=int(fields[19]),
+    )
+
+
+def read_command(stat: Stat) -> str:
+    """Give the command line, for people; a kernel thread or a dead process has only a name."""
+    try:
+        words = Path(f"/proc/{stat.pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        words = [b""]
+    line = " ".join(word.decode(errors="replace") for word in words)
+    return clip("".join(c if c.isprintable() else " " for c in line) or f"[{stat.name}]", COMMAND_MAX)
+
+
+def descendants(root: int) -> list[Stat]:
+    """Everything alive below a process, parents before their children. One look: what moves meanwhile can be missed."""
+    found: list[Stat] = []
+    parents = [root]
+    children_of = _children if _has_children_file() else _children_by_scan()
+    while parents:
+        below = [stat for parent in parents for pid in children_of(parent) if (stat := read_stat(pid))]
+        found += [stat for stat in below if stat.alive]
+        parents = [stat.pid for stat in below]
+    return found
+
+
+@cache
+def _has_children_file() -> bool:
+    """Tell whether the kernel has it (CONFIG_PROC_CHILDREN)."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").exists()
+
+
+def _children(pid: int) -> list[int]:
+    """Any thread may be the one that started a child."""
+    children: list[int] = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (task / "children").read_bytes().split())
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return children
+
+
+def _children_by_scan() -> _ByParent:
+    by_parent = _ByParent()
+    for pid in _pids():
+        if stat := read_stat(pid):
+            by_parent.setdefault(stat.ppid, []).append(pid)
+    return by_parent
+
+
+class _ByParent(dict[int, list[int]]):
+    def __call__(self, pid: int) -> list[int]:
+        return self.get(pid, [])
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())

@@ -1,0 +1,248 @@
+"""Decides how one agent's processes are stopped: `step(state, event, now) -> (state, actions)`. Pure: no clock, no I/O.
+
+The rules:
+- `_TABLE` owns all transitions; every pair of phase and event is in it.
+- Actions are to be done in the order given. Times are monotonic seconds.
+- A phase ends at one deadline for all processes; with nothing left alive it ends at once.
+- Nobody is called gone because a list ran empty: only a complete look at the tree ends the work.
+- A plan can only get shorter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
+
+from coord.messages import Outcome
+from coord.plan import KILL, Plan, Step
+from workers.events import Action, Due, Event, Exit, Found, Key, Left, Look, Requested, Seen, Send, Wake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+# While killing, look again this often: something may be born as fast as it is killed.
+SWEEP_S = 0.05
+
+
+class Phase(StrEnum):
+    """Where the agent's work is."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"  # asked to leave
+    KILLING = "killing"  # held out
+    OVER = "over"  # nothing left, or survivors
+
+
+# -- state -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What is known of one process."""
+
+    found: Found
+    outcome: Outcome = Outcome.RUNNING
+    exit_code: int | None = None
+    signal: str | None = None  # what it died of; while nobody knows, the last one it was sent
+    took_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All of it. `plan` is the agent's own until a request shortens it."""
+
+    plan: Plan
+    phase: Phase = Phase.RUNNING
+    step: int = 0
+    began_s: float = 0.0
+    deadline_s: float = 0.0  # of the present step
+    proved: bool = False  # the tree was seen empty
+    processes: Mapping[Key, Process] = field(default_factory=dict)
+
+    @property
+    def alive(self) -> tuple[Key, ...]:
+        """Processes not known to be gone."""
+        return tuple(key for key, process in self.processes.items() if process.outcome is Outcome.RUNNING)
+
+    @property
+    def current(self) -> Step:
+        """The step of the plan that is being done."""
+        return self.plan.steps[self.step]
+
+    @property
+    def survivors(self) -> tuple[Process, ...]:
+        """Processes that outlived the whole plan."""
+        return tuple(process for process in self.processes.values() if process.outcome is Outcome.SURVIVED)
+
+
+Result: TypeAlias = tuple[State, tuple[Action, ...]]
+
+
+def step(state: State, event: Event, now_s: float) -> Result:
+    """Give the next state, and what is to be done now, in this order."""
+    return _TABLE[state.phase, type(event)](state, event, now_s)
+
+
+# -- transitions -------------------------------------------------------------------------------------------------------
+
+
+def _watch(state: State, event: Seen, _now_s: float) -> Result:
+    """RUNNING, Seen: remember them."""
+    return _known(state, event.found), ()
+
+
+def _leave(state: State, event: Left, now_s: float) -> Result:
+    """RUNNING, Left: note how they ended. After the last child, what is left of its tree is stopped too."""
+    state = _gone(state, event.exits, now_s)
+    if any(process.found.child and process.outcome is Outcome.RUNNING for process in state.processes.values()):
+        return state, ()
+    return _begin(state, state.plan, now_s)
+
+
+def _request(state: State, event: Requested, now_s: float) -> Result:
+    """RUNNING, Requested: the plan begins now; a late agent still gives its processes their grace."""
+    return _begin(state, event.plan, now_s)
+
+
+def _begin(state: State, plan: Plan, now_s: float) -> Result:
+    return _enter(replace(state, plan=plan, began_s=now_s), 0, now_s)
+
+
+def _ask_newcomers(state: State, event: Seen, now_s: float) -> Result:
+    """STOPPING or KILLING, Seen: who was not known before gets the present signal; nobody there ends the work."""
+    if event.complete and not event.found and not state.alive:
+        return _over(state, now_s, proved=True)
+    newcomers = tuple(found.key for found in event.found if found.key not in state.processes)
+    state = _known(state, event.found)
+    return _send(state, newcomers)
+
+
+def _count_down(state: State, event: Left, now_s: float) -> Result:
+    """STOPPING or KILLING, Left: when nobody is known to be alive, look whether that is true."""
+    state = _gone(state, event.exits, now_s)
+    return state, () if state.alive else (Look(),)
+
+
+def _shorten(state: State, event: Requested, now_s: float) -> Result:
+    """STOPPING, Requested again: only a more urgent plan changes anything."""
+    elapsed_s = now_s - state.began_s
+    kill_in_s = max(0.0, event.plan.kill_at_s - event.elapsed_s)
+    plan = state.plan.shortened(Plan.of(kill_in_s, event.plan.kill_wait_s), elapsed_s)
+    state = replace(state, plan=plan)
+    if state.step >= len(plan.steps) - 1:
+        return _enter(state, len(plan.steps) - 1, now_s)
+    end_s = state.began_s + sum(each.wait_s for each in plan.steps[: state.step + 1])
+    state = replace(state, deadline_s=min(state.deadline_s, end_s))
+    return state, (Wake(state.deadline_s),)
+
+
+def _next_step(state: State, _event: Due, now_s: float) -> Result:
+    """STOPPING, Due: the wait is over, the hold-outs get the next signal."""
+    if now_s < state.deadline_s:
+        return state, (Wake(state.deadline_s),)
+    return _enter(state, state.step + 1, now_s)
+
+
+def _sweep(state: State, _event: Due, now_s: float) -> Result:
+    """KILLING, Due: look again; at the deadline, who is still there is a survivor."""
+    if now_s < state.deadline_s:
+        return state, (Look(), Wake(min(state.deadline_s, now_s + SWEEP_S)))
+    return _over(state, now_s, proved=False)
+
+
+def _ignore(state: State, _event: Event, _now_s: float) -> Result:
+    """Nothing to decide."""
+    return state, ()
+
+
+def _late_exit(state: State, event: Left, now_s: float) -> Result:
+    """OVER, Left: a survivor went after all; say so if anybody still asks."""
+    return _gone(state, event.exits, now_s), ()
+
+
+_TABLE: Mapping[tuple[Phase, type[Event]], Callable[..., Result]] = MappingProxyType(
+    {
+        (Phase.RUNNING, Seen): _watch,
+        (Phase.RUNNING, Left): _leave,
+        (Phase.RUNNING, Requested): _request,
+        (Phase.RUNNING, Due): _ignore,
+        (Phase.STOPPING, Seen): _ask_newcomers,
+        (Phase.STOPPING, Left): _count_down,
+        (Phase.STOPPING, Requested): _shorten,
+        (Phase.STOPPING, Due): _next_step,
+        (Phase.KILLING, Seen): _ask_newcomers,
+        (Phase.KILLING, Left): _count_down,
+        (Phase.KILLING, Requested): _ignore,
+        (Phase.KILLING, Due): _sweep,
+        (Phase.OVER, Seen): _ignore,
+        (Phase.OVER, Left): _late_exit,
+        (Phase.OVER, Requested): _ignore,
+        (Phase.OVER, Due): _ignore,
+    }
+)
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _enter(state: State, index: int, now_s: float) -> Result:
+    """Begin a step of the plan: its signal to all, then a look for who is not known yet, then the wait."""
+    last = index == len(state.plan.steps) - 1
+    deadline_s = now_s + state.plan.steps[index].wait_s
+    state = replace(state, phase=Phase.KILLING if last else Phase.STOPPING, step=index, deadline_s=deadline_s)
+    state, sends = _send(state, state.alive)
+    return state, (*sends, Look(), Wake(min(deadline_s, now_s + SWEEP_S) if last else deadline_s))
+
+
+def _send(state: State, keys: tuple[Key, ...]) -> Result:
+    """Give the present signal to these; then SIGCONT, since a stopped process can't act on what asks it."""
+    if not keys:
+        return state, ()
+    signal = state.current.signal
+    processes = dict(state.processes)
+    for key in keys:
+        processes[key] = replace(processes[key], signal=signal)
+    wake_up = () if signal == KILL else (Send("SIGCONT", keys),)
+    return replace(state, processes=processes), (Send(signal, keys), *wake_up)
+
+
+def _known(state: State, found: Iterable[Found]) -> State:
+    new = {each.key: Process(each) for each in found if each.key not in state.processes}
+    return replace(state, processes={**state.processes, **new}) if new else state
+
+
+def _gone(state: State, exits: Iterable[Exit], now_s: float) -> State:
+    processes = dict(state.processes)
+    for each in exits:
+        process = processes.get(each.key)
+        if process is None or process.outcome not in {Outcome.RUNNING, Outcome.SURVIVED}:
+            continue
+        told = each.exit_code is not None or each.signal is not None
+        processes[each.key] = replace(
+            process,
+            outcome=_outcome(state, each, told=told),
+            exit_code=each.exit_code,
+            signal=each.signal if told else process.signal,
+            took_s=None if state.phase is Phase.RUNNING else now_s - state.began_s,
+        )
+    return replace(state, processes=processes)
+
+
+def _outcome(state: State, each: Exit, *, told: bool) -> Outcome:
+    if state.phase is Phase.RUNNING:
+        return Outcome.EXITED
+    if state.phase is Phase.STOPPING or (told and each.signal != KILL):
+        return Outcome.TERMINATED
+    return Outcome.KILLED
+
+
+def _over(state: State, now_s: float, *, proved: bool) -> Result:
+    """End: who is still taken for alive survived everything."""
+    processes = {
+        key: replace(process, outcome=Outcome.SURVIVED, took_s=now_s - state.began_s)
+        if process.outcome is Outcome.RUNNING
+        else process
+        for key, process in state.processes.items()
+    }
+    return replace(state, phase=Phase.OVER, proved=proved, processes=processes), ()

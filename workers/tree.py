@@ -1,0 +1,116 @@
+"""Who belongs to the children: everything below this agent, which is a subreaper, so that no orphan leaves the tree.
+
+Holds a handle on every process it has seen; signals go through these alone. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from workers.events import Exit, Found, Key, Left, Seen
+from workers.handles import Handle, become_subreaper, open_child, open_found, reap
+from workers.proc import Stat, descendants, read_command, read_stat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+PROOF = "subreaper"
+LOOKS_MAX = 50  # a tree that changes during so many looks in a row is looked at again later
+
+
+class Tree:
+    """The processes of one agent. `watch(handle)` is called for each new one, `forget(handle)` before it is closed."""
+
+    def __init__(self, watch: Callable[[Handle], None], forget: Callable[[Handle], None]) -> None:
+        become_subreaper()
+        self._watch = watch
+        self._forget = forget
+        self._handles: dict[Key, Handle] = {}
+        self._labels: dict[int, str] = {}  # of the children, by pid
+        self._exits: dict[int, tuple[int | None, str | None]] = {}
+
+    def adopt(self, pid: int, label: str) -> Seen:
+        """Take in a child that was just started."""
+        handle = open_child(pid)
+        self._labels[pid] = label
+        self._hold(handle)
+        stat = read_stat(pid)
+        return Seen((Found(handle.key, label, read_command(stat) if stat else "", child=True),), complete=False)
+
+    def look(self) -> Seen:
+        """Find everything alive in the tree, and hold it.
+
+        `complete` with nothing found is the proof: two looks in a row saw nothing below a subreaper.
+        """
+        empty_before = False
+        for _ in range(LOOKS_MAX):
+            stats = descendants(os.getpid())
+            found = self._hold_all(stats)
+            if found:
+                return Seen(found, complete=True)
+            if not stats and empty_before:
+                return Seen((), complete=True)
+            empty_before = not stats
+        return Seen((), complete=False)
+
+    def send(self, signal: str, keys: Iterable[Key]) -> list[Key]:
+        """Signal these; who is gone needs none. Gives back those that may not be signalled: another user's."""
+        refused = []
+        for key in keys:
+            handle = self._handles.get(key)
+            try:
+                if handle:
+                    handle.send(signal)
+            except PermissionError:
+                refused.append(key)
+        return refused
+
+    def collect(self, keys: Iterable[Key]) -> Left:
+        """Reap, and close the handles of those among `keys` that are gone."""
+        self._exits |= reap()
+        exits = []
+        for key in keys:
+            handle = self._handles.get(key)
+            if handle and handle.gone():
+                exit_code, signal = self._exits.pop(handle.pid, (None, None))
+                exits.append(Exit(key, exit_code, signal))
+                self._drop(handle)
+        held = {handle.pid for handle in self._handles.values()}
+        self._exits = {pid: status for pid, status in self._exits.items() if pid in held}
+        return Left(tuple(exits))
+
+    @property
+    def held(self) -> tuple[Key, ...]:
+        """Processes seen and not yet known to be gone."""
+        return tuple(self._handles)
+
+    def close(self) -> None:
+        """Let go of all handles."""
+        for handle in list(self._handles.values()):
+            self._drop(handle)
+
+    def _hold_all(self, stats: list[Stat]) -> tuple[Found, ...]:
+        pids = {stat.pid for stat in stats} | {os.getpid()}
+        labels = dict(self._labels)
+        found = []
+        for stat in stats:  # parents come first, so a label is handed down
+            label = labels.setdefault(stat.pid, labels.get(stat.ppid, self._first_label()))
+            if stat.key in self._handles:
+                found.append(Found(stat.key, label, ""))
+            elif handle := open_found(stat, lambda again: again.ppid in pids):
+                self._hold(handle)
+                found.append(Found(stat.key, label, read_command(stat)))
+        return tuple(found)
+
+    def _first_label(self) -> str:
+        return next(iter(self._labels.values()), "")
+
+    def _hold(self, handle: Handle) -> None:
+        self._handles[handle.key] = handle
+        self._watch(handle)
+
+    def _drop(self, handle: Handle) -> None:
+        del self._handles[handle.key]
+        self._forget(handle)
+        handle.close()
