@@ -40,6 +40,7 @@ class Channel:
         self._read_again = read_again
         self._log = log
         self._ignored: set[bytes] = set()
+        self._lost = False
         self._messages = ledger.listen()
 
     async def open(self) -> None:
@@ -56,7 +57,9 @@ class Channel:
                     retry_s = RETRY_MIN_S
                     await self._take(message)
             except CoordError as error:
-                self._log.warning("redis.lost", error=str(error))
+                if not self._lost:
+                    self._log.warning("redis.lost", error=str(error))
+                self._lost = True
             await self.close()
             await asyncio.sleep(retry_s)
             retry_s = min(RETRY_MAX_S, retry_s * 2)
@@ -68,8 +71,9 @@ class Channel:
 
     async def _take(self, message: bytes | None) -> None:
         if message is None:
-            self._log.warning("redis.back")
             await self._read_again()
+            self._log.warning("redis.back")
+            self._lost = False
             return
         try:
             request = decode_control(message)

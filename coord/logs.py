@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
-def logger(level: str | None, **bound: str | int) -> FilteringBoundLogger:
+def logger(level: str | None, stream: TextIO, **bound: str | int) -> FilteringBoundLogger:
     """Make the logger. Level None: `info` where a machine reads, `warning` where a person does."""
     person = sys.stderr.isatty()
     chosen = level or ("warning" if person else "info")
@@ -29,7 +29,7 @@ def logger(level: str | None, **bound: str | int) -> FilteringBoundLogger:
         render,
     ]
     made = structlog.wrap_logger(
-        structlog.PrintLogger(sys.stderr),
+        structlog.WriteLogger(stream),
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, chosen.upper())),
     )

@@ -89,7 +89,8 @@ class Agent:
         """Subscribe, then join: a request made after the join is heard, one made before it refuses the join."""
         try:
             await self._ledger.remember(self.job_id)
-            await asyncio.wait_for(self._channel.open(), SUBSCRIBE_S)
+            async with asyncio.timeout(SUBSCRIBE_S):
+                await self._channel.open()
             answer = await self._ledger.run(self._record.join(self.info, self.state.plan))
             if answer.request is not None:
                 raise RefusedError(f"{fenced_words(answer.request)}: nothing of it may start", "Use a new job id")
@@ -263,9 +264,8 @@ class Agent:
         """A join that was interrupted may have reached the record: say that nothing was started."""
         nothing = AgentReport(AgentState.STOPPED, PROOF)
         with suppress(CoordError, TimeoutError):
-            await asyncio.wait_for(
-                self._ledger.run(self._record.report(self.info, nothing, "agent.stopped")), SUBSCRIBE_S
-            )
+            async with asyncio.timeout(SUBSCRIBE_S):
+                await self._ledger.run(self._record.report(self.info, nothing, "agent.stopped"))
 
     # -- handles -------------------------------------------------------------------------------------------------------
 

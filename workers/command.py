@@ -10,10 +10,9 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from coord.coordinator import new_request
 from coord.errors import NOT_EXECUTABLE, NOT_FOUND, CoordError
@@ -33,6 +32,7 @@ from coord.render.text import failure_words, milliseconds, why
 from workers.agent import Agent
 from workers.events import Requested
 from workers.handles import signal_number
+from workers.outlet import Outlet
 from workers.stderr_tail import StderrTail
 from workers.stopping import Phase, Process
 
@@ -94,6 +94,7 @@ class CommandRun:
             pid=os.getpid(),
             command=clip(" ".join(order.argv), COMMAND_MAX),
         )
+        self._outlet = Outlet(2)
         self._tail: StderrTail | None = None
         self._agent: Agent | None = None
         self._signalled: list[signal.Signals] = []
@@ -106,6 +107,7 @@ class CommandRun:
             loop.add_signal_handler(each, self._take_signal, each)
         log = logger(
             self._settings.log_level,
+            cast("TextIO", self._outlet),
             job=self._order.job_id,
             agent=self._info.agent_id,
             host=self._settings.host,
@@ -117,6 +119,9 @@ class CommandRun:
             async with agent:
                 loop.add_signal_handler(signal.SIGCHLD, agent.reap)
                 self._agent = agent
+                if self._signalled:
+                    # a cancellation can get lost when what it cancels ends at the same moment; the signal does not
+                    agent.feed(Requested(self._order.plan))
                 if agent.may_start():
                     agent.adopt(self._start(), self._label)
                     agent.report()
@@ -127,7 +132,10 @@ class CommandRun:
             return self._stopped_before_start()
         finally:
             await ledger.close()
-        return self._end(agent)
+            self._outlet.drain(FLUSH_S)
+        code = self._end(agent)
+        self._outlet.drain(FLUSH_S)
+        return code
 
     def _start(self) -> int:
         """Start the command in its own session; stdin and stdout are ours, stderr too where it is a terminal."""
@@ -200,7 +208,7 @@ class CommandRun:
     # -- how it ends ---------------------------------------------------------------------------------------------------
 
     def _stopped_before_start(self) -> int:
-        say(f"{self._signalled[0].name} received before {self._label} was started")
+        self._outlet.say(f"{self._signalled[0].name} received before {self._label} was started")
         return 128 + self._signalled[0]
 
     def _end(self, agent: Agent) -> int:
@@ -208,26 +216,28 @@ class CommandRun:
             self._tail.flush(FLUSH_S)
         child = next((process for process in agent.state.processes.values() if process.found.child), None)
         if child is None:
-            say(f"{self._why(agent)}; {self._label} was not started")
+            self._outlet.say(f"{self._why(agent)}; {self._label} was not started")
             return TERMINATED
         for survivor in agent.state.survivors:
-            say(f"process {survivor.found.key[0]} ({survivor.found.command}) survived SIGKILL and is still there")
+            self._outlet.say(
+                f"process {survivor.found.key[0]} ({survivor.found.command}) survived SIGKILL and is still there"
+            )
         if child.outcome is Outcome.EXITED:
             return self._own_end(agent, child)
         took = milliseconds(None if child.took_s is None else child.took_s * 1000)
         how = "left when asked" if child.outcome is Outcome.TERMINATED else "had to be killed"
-        say(f"{self._why(agent)}; {self._label} {how}, after {took}")
+        self._outlet.say(f"{self._why(agent)}; {self._label} {how}, after {took}")
         return TERMINATED if child.outcome is Outcome.TERMINATED else KILLED
 
     def _own_end(self, agent: Agent, child: Process) -> int:
         """It ended by itself, so its exit code is ours."""
         left = [process for process in agent.state.processes.values() if process is not child]
         if left:
-            say(f"{self._label} ended and left {len(left)} more of its processes, which were stopped")
+            self._outlet.say(f"{self._label} ended and left {len(left)} more of its processes, which were stopped")
         code = child.exit_code if child.signal is None else 128 + signal_number(child.signal)
         if code and self._order.stop_on_failure:
             how = f"was killed by {child.signal}" if child.signal else f"exited with code {code}"
-            say(f"{self._label} {how}; job {self._order.job_id} is stopped on all hosts")
+            self._outlet.say(f"{self._label} {how}; job {self._order.job_id} is stopped on all hosts")
         return code or 0
 
     def _why(self, agent: Agent) -> str:
@@ -237,9 +247,3 @@ class CommandRun:
         if agent.request:
             return f"job {self._order.job_id} was shut down {why(agent.request)}"
         return f"job {self._order.job_id} was stopped"
-
-
-def say(line: str) -> None:
-    """Tell the person at this terminal one thing."""
-    sys.stderr.write(f"coord: {line}\n")
-    sys.stderr.flush()

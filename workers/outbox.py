@@ -50,7 +50,8 @@ class Outbox:
     async def empty(self, wait_s: float) -> None:
         """Wait until all are sent, or say that they could not be."""
         try:
-            await asyncio.wait_for(self._queue.join(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._queue.join()
         except TimeoutError:
             self._log.error("report.lost", waited_s=wait_s, hint="the verdict will not count this host as stopped")
 

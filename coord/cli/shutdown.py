@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coord.cli import options as opt
-from coord.errors import OK, UsageError
+from coord.errors import OK, UnreachableError, UsageError
 from coord.plan import GRACE_S, KILL_WAIT_S, Plan
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from coord.coordinator import Coordinator
     from coord.record import Answer
     from coord.snapshot import Snapshot
+
+GOES_ON = "The shutdown was recorded and goes on: see `coord status`."
 
 
 @click.command(
@@ -62,10 +64,16 @@ def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, js
     if not wait:
         show_job(coordinator.status(), json_=json_)
         return OK
-    snapshot = _follow(coordinator, rest["timeout"])
+    try:
+        snapshot = _follow(coordinator, rest["timeout"])
+    except UnreachableError as error:
+        raise UnreachableError(error.message, f"{GOES_ON} {error.hint}") from error
+    except KeyboardInterrupt:
+        click.echo(f"coord: no longer following. {GOES_ON}", err=True)
+        raise
     show_job(snapshot, json_=json_)
     if snapshot.verdict is None:
-        click.echo("coord: still stopping; the agents go on without this command: see `coord status`", err=True)
+        click.echo(f"coord: --timeout has passed. {GOES_ON}", err=True)
     return snapshot.exit_code
 
 

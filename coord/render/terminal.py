@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from coord.messages import AgentState, Outcome
+from coord.messages import AgentState, Outcome, clip
 from coord.render.text import at, failure_words, milliseconds, outcomes, plan_words, summary, why
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from coord.snapshot import Snapshot
 
+COMMAND_SHOWN = 60
 LISTED_MAX = 20  # processes a person reads; --json has all
 
 _COLOURS = {
@@ -109,7 +110,7 @@ def _held_out(snapshot: Snapshot) -> list[RenderableType]:
             str(process.pid),
             escape(host),
             escape(process.label),
-            escape(process.command),
+            escape(clip(process.command, COMMAND_SHOWN)),
             process.outcome.value,
             milliseconds(took),
         )

@@ -87,9 +87,9 @@ def event_words(event: Event) -> str:
         case "child.failed":
             return f"{host}: {detail.get('label')} (pid {detail.get('pid')}) failed first"
         case "agent.stopping":
-            return f"{host}: asked to leave: {left}"
+            return f"{host}: asked {plural(detail.get(Outcome.RUNNING, 0), 'process')} to leave"
         case "agent.killing":
-            return f"{host}: {KILL} to the hold-outs: {left}"
+            return f"{host}: {KILL} to {plural(detail.get(Outcome.RUNNING, 0), 'hold-out')}"
         case "agent.stopped":
             return f"{host}: stopped: {left or 'nothing ran'}"
         case "agent.lost":
@@ -111,10 +111,10 @@ def summary(snapshot: Snapshot) -> str:
         case verdict if not snapshot.agents:
             return f"{name}: {verdict.value}: nobody had joined; it may not start any more"
         case verdict if verdict == "clean":
-            return f"{name}: clean: {processes} on {hosts} left when asked{took}, none is left"
+            return f"{name}: clean: {processes} on {hosts}, all gone{took} without force, none is left"
         case verdict if verdict == "forced":
-            killed = plural(snapshot.count(Outcome.KILLED), "process")
-            return f"{name}: forced: {processes} on {hosts} gone{took}, {killed} of them had to be killed; none is left"
+            killed = snapshot.count(Outcome.KILLED)
+            return f"{name}: forced: {killed} of {processes} on {hosts} had to be killed; all gone{took}, none is left"
         case _:
             return f"{name}: incomplete: {_missing(snapshot)}"
 

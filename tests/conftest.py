@@ -1,0 +1,55 @@
+"""Fixtures that all tests share: a private server, and a lab that cleans up."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coord.embedded import ensure
+from coord.ledger import Ledger
+from tests.harness import Lab, leftovers_in, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of an embedded server of these tests alone; it goes by itself after its last client."""
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="coord-test-") as folder:
+        patch.setenv("COORD_RUNTIME_DIR", folder)
+        patch.setenv("COORD_EMBEDDED_IDLE_S", "1")
+        url = ensure()
+        path = Path(url.removeprefix("unix://"))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            yield url
+        until(lambda: not path.exists() and not leftovers_in(folder), "the embedded server to go by itself")
+
+
+@pytest.fixture
+def ledger(server: str) -> Iterator[Ledger]:
+    """A blocking connection to the record."""
+    ledger = Ledger(server)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def lab(server: str, ledger: Ledger) -> Iterator[Lab]:
+    """The real command on a real server. Whatever a test started must be gone when it ends."""
+    lab = Lab({"COORD_REDIS_URL": server}, ledger)
+    yield lab
+    left = lab.left()
+    lab.close()
+    assert not left, f"the test left processes behind: {left}"
+
+
+@pytest.fixture
+def job(request: pytest.FixtureRequest) -> str:
+    """A job id of this test alone: an id is never used twice."""
+    return f"{request.node.name[:80]}-{id(request):x}".replace("{", "(").replace("}", ")")

@@ -1,0 +1,185 @@
+"""Starts the real command, and sees to it that nothing of a test is left behind.
+
+Everything that a test starts carries a token in its environment; /proc is searched for it without any code of coord.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coord.record import Record
+from coord.render.document import job_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from coord.ledger import Ledger
+
+MARK = "COORD_TEST_MARK"
+COORD = str(Path(sys.executable).with_name("coord"))
+NASTY = str(Path(__file__).with_name("nasty.py"))
+WAIT_S = 30.0  # for facts that a loaded machine may be slow to bring about
+
+
+def until(fact: Callable[[], Any], what: str, wait_s: float = WAIT_S) -> Any:
+    """Wait for a fact and give it back; says what did not come true."""
+    end_s = time.monotonic() + wait_s
+    while time.monotonic() < end_s:
+        if found := fact():
+            return found
+        time.sleep(0.005)  # between two looks, not in place of one
+    raise AssertionError(f"not within {wait_s:g} s: {what}")
+
+
+@dataclass
+class Ended:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.out)
+
+    @property
+    def said(self) -> list[str]:
+        """The lines that a person reads; log lines are JSON and left out."""
+        return [line for line in self.err.splitlines() if not line.startswith("{")]
+
+
+@dataclass
+class Started:
+    """A command that runs."""
+
+    popen: subprocess.Popen[bytes]
+
+    def signal(self, number: int) -> None:
+        """Signal the command itself; Popen never signals a pid that it has waited for."""
+        self.popen.send_signal(number)
+
+    def end(self, wait_s: float = WAIT_S) -> Ended:
+        """Wait for its end."""
+        out, err = self.popen.communicate(timeout=wait_s)
+        return Ended(self.popen.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it has not ended."""
+        return self.popen.poll() is None
+
+
+@dataclass
+class Lab:
+    """Runs commands against one private server, and cleans up after them."""
+
+    environment: dict[str, str]
+    ledger: Ledger
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+    started: list[Started] = field(default_factory=list)
+
+    def start(self, *args: str, host: str = "here", program: str = COORD, **environment: str) -> Started:
+        """Start `coord ARGS`."""
+        popen = subprocess.Popen(
+            [program, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **self.environment, MARK: self.token, "COORD_HOST": host, **environment},
+            start_new_session=True,
+        )
+        self.started.append(Started(popen))
+        return self.started[-1]
+
+    def call(self, *args: str, host: str = "there", **environment: str) -> Ended:
+        """Run `coord ARGS` to its end."""
+        return self.start(*args, host=host, **environment).end()
+
+    def run(self, job: str, *command: str, host: str = "here", options: tuple[str, ...] = ()) -> Started:
+        """Start `coord run` and wait until the record has its child."""
+        started = self.start("run", "--job-id", job, *options, "--", *command, host=host)
+        until(lambda: not started.running or self._has_child(job, host), f"a child of {job} on {host}")
+        return started
+
+    def status(self, job: str) -> Any:
+        """Give the job's document, read straight from the record; None when there is no such job."""
+        snapshot = self.ledger.run(Record(job).snapshot())
+        return job_document(snapshot) if snapshot else None
+
+    def left(self) -> dict[int, str]:
+        """Find what still runs of this lab's commands and their children."""
+        return leftovers(self.token)
+
+    def close(self) -> None:
+        """End what a failed test left; by handle, never by number."""
+        for started in self.started:
+            if started.running:
+                started.popen.kill()
+                started.popen.wait()
+            for stream in (started.popen.stdout, started.popen.stderr):
+                if stream:
+                    stream.close()
+        for pid in self.left():
+            kill(pid, self.token)
+        until(lambda: not self.left(), "what was killed to be gone")
+
+    def _has_child(self, job: str, host: str) -> bool:
+        agents = (self.status(job) or {"agents": ()})["agents"]
+        return any(agent["host"] == host and agent["state"] == "running" and agent["processes"] for agent in agents)
+
+
+def leftovers(token: str) -> dict[int, str]:
+    """Give pid -> command of every live process whose environment holds the token."""
+    return {pid: _command(pid) for pid in _pids() if _marked(pid, token) and not _dead(pid)}
+
+
+def leftovers_in(folder: str) -> list[int]:
+    """Give the pids of live processes that name this folder on their command line."""
+    return [pid for pid in _pids() if folder in _command(pid) and not _dead(pid)]
+
+
+def kill(pid: int, token: str) -> None:
+    """Kill a leftover: held first, looked at again, then killed."""
+    with contextlib.suppress(ProcessLookupError, OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if _marked(pid, token):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
+def _marked(pid: int, token: str) -> bool:
+    try:
+        return f"{MARK}={token}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def _dead(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return "?"

@@ -1,0 +1,58 @@
+"""Writes our own lines to stderr without ever waiting for who reads it: a full pipe must not hold up a shutdown.
+
+A thread writes; when more lines wait than LINES_MAX, the newest are dropped, and the next one that fits says how many.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+
+LINES_MAX = 10_000
+LOOK_S = 0.001
+
+
+class Outlet:
+    """A stream for the logger (`write`, `flush`), and for what a person reads (`say`)."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lines: queue.Queue[str] = queue.Queue(LINES_MAX)
+        self._dropped = 0
+        threading.Thread(target=self._pump, name="outlet", daemon=True).start()
+
+    def write(self, text: str) -> None:
+        """Take a line; never waits."""
+        try:
+            if self._dropped:
+                self._lines.put_nowait(f"coord: {self._dropped} lines were dropped, since nobody read them\n")
+                self._dropped = 0
+            self._lines.put_nowait(text)
+        except queue.Full:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Do nothing: writing goes on by itself; see `drain`."""
+
+    def say(self, line: str) -> None:
+        """Tell the person at this terminal one thing."""
+        self.write(f"coord: {line}\n")
+
+    def drain(self, wait_s: float) -> None:
+        """Wait until all is written, but not longer than this."""
+        end_s = time.monotonic() + wait_s
+        while self._lines.unfinished_tasks and time.monotonic() < end_s:
+            time.sleep(LOOK_S)
+
+    def _pump(self) -> None:
+        while True:
+            view = memoryview(self._lines.get().encode(errors="replace"))
+            try:
+                while view:
+                    view = view[os.write(self._fd, view) :]
+            except OSError:
+                pass  # who read our stderr is gone; there is nobody left to tell
+            finally:
+                self._lines.task_done()
