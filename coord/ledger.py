@@ -21,7 +21,7 @@ from redis.retry import Retry
 
 from coord.errors import CoordError, UnreachableError, UsageError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
-from coord.messages import Event
+from coord.messages import Event, MessageError
 from coord.record import Call, Record, script_text
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ T = TypeVar("T")
 # What a server says when it works but may not be written to or used by us; the rest of its errors are our defects.
 _SERVER_SAYS = {
     "READONLY": ("is a read-only replica", "Give the address of the primary"),
-    "NOPERM": ("forbids this user a command", "The ACL must allow what compose/redis/users.acl lists"),
+    "NOPERM": ("forbids this user a command", "Allow it keys coord:*, channel coord:control, scripts"),
+    "no permissions": ("forbids this user a command", "Allow it keys coord:*, channel coord:control, scripts"),
     "NOAUTH": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
     "WRONGPASS": ("refused the password", "Correct it in COORD_REDIS_URL"),
     "invalid username-password": ("refused the password", "Correct it in COORD_REDIS_URL"),
@@ -70,7 +71,7 @@ class Ledger:
                 reply = self._redis.evalsha(sha, len(call.keys), *call.keys, *call.args)
             except redis.exceptions.NoScriptError:
                 reply = self._redis.eval(text, len(call.keys), *call.keys, *call.args)
-        return call.decode(reply)
+        return _decoded(call, reply)
 
     def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
@@ -128,7 +129,7 @@ class AsyncLedger:
                 reply = await self._redis.evalsha(sha, len(call.keys), *call.keys, *call.args)
             except redis.exceptions.NoScriptError:
                 reply = await self._redis.eval(text, len(call.keys), *call.keys, *call.args)
-        return call.decode(reply)
+        return _decoded(call, reply)
 
     async def remember(self, job_id: str) -> None:
         """Put the job into the index that `coord jobs` lists."""
@@ -179,6 +180,13 @@ def _mapped(url: str) -> Iterator[None]:
         raise _not_reachable(url, error) from error
     except ValueError as error:
         raise UsageError(f"{shown(url)!r} is no Redis URL", "Use redis://, rediss:// or unix://") from error
+
+
+def _decoded(call: Call[T], reply: Any) -> T:
+    try:
+        return call.decode(reply)
+    except MessageError as error:
+        raise CoordError(f"the record has something in {call.keys[0]} that this coord can't read: {error}") from error
 
 
 def _ours(error: redis.exceptions.RedisError, url: str) -> CoordError:

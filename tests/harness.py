@@ -97,7 +97,7 @@ class Lab:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **self.environment, MARK: self.token, "COORD_HOST": host, **environment},
+            env={**surroundings(), **self.environment, MARK: self.token, "COORD_HOST": host, **environment},
             start_new_session=True,
         )
         self.started.append(Started(popen))
@@ -138,6 +138,11 @@ class Lab:
     def _has_child(self, job: str, host: str) -> bool:
         agents = (self.status(job) or {"agents": ()})["agents"]
         return any(agent["host"] == host and agent["state"] == "running" and agent["processes"] for agent in agents)
+
+
+def surroundings() -> dict[str, str]:
+    """Give this process's environment without what would set coord's options."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COORD_")}
 
 
 def leftovers(token: str) -> dict[int, str]:

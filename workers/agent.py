@@ -20,13 +20,13 @@ from coord.messages import (
     AgentReport,
     AgentState,
     Outcome,
-    ProcessReport,
     ShutdownRequest,
 )
+from coord.plan import Plan
 from coord.record import BEAT_S
 from coord.render.text import fenced_words
 from workers.events import Action, Due, Event, Key, Look, Requested, Send, Wake
-from workers.outbox import RETRY_S, Outbox
+from workers.outbox import Outbox
 from workers.stopping import Phase, Process, State, step
 from workers.tree import PROOF, Tree
 
@@ -37,13 +37,12 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from coord.ledger import AsyncLedger
-    from coord.plan import Plan
     from coord.record import Answer, Call, Record
     from workers.handles import Handle
 
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
 SUBSCRIBE_S = 10.0
-KILL_SWEEPS = 20  # when the agent itself fails
+ABORT_S = 10.0  # how long the end may take when the agent itself failed
 
 _STATES = {Phase.RUNNING: AgentState.RUNNING, Phase.OVER: AgentState.STOPPED}  # else it is stopping
 
@@ -109,12 +108,11 @@ class Agent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave nothing behind: if the agent itself failed, its processes are killed, since nobody else would."""
-        for _ in range(KILL_SWEEPS):
-            if self.state.phase is Phase.OVER or not self._tree.look().found:
-                break
-            self._tree.send("SIGKILL", self._tree.held)
-            await asyncio.sleep(RETRY_S / 4)
-            self._tree.collect(self._tree.held)
+        if self.state.phase is not Phase.OVER:
+            self.feed(Requested(Plan.now()))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ABORT_S):
+                    await self.over()
         for task in self._background:
             task.cancel()
         if self._timer:
@@ -149,15 +147,12 @@ class Agent:
     def feed(self, event: Event) -> None:
         """Let `stopping` decide on an event, and do what it says."""
         self._events.append(event)
-        if len(self._events) > 1:
-            return  # an action below brought it up; it is next
         while self._events:
             before = self.state
-            self.state, actions = step(before, self._events[0], self._loop.time())
+            self.state, actions = step(before, self._events.popleft(), self._loop.time())
             for action in actions:
-                self._do(action)
+                self._do(action)  # what this brings up is put behind
             self._note(before)
-            self._events.popleft()
 
     # -- what goes out -------------------------------------------------------------------------------------------------
 
@@ -224,24 +219,18 @@ class Agent:
 
     def report(self) -> None:
         """Put the agent's word into the queue; it is made when it is sent, so it is never stale."""
-        kind = (
-            "killing" if self.state.phase is Phase.KILLING else _STATES.get(self.state.phase, AgentState.STOPPING).value
-        )
-        self._outbox.put(partial(self._report, f"agent.{kind}"))
+        word = "stopped" if self.state.phase is Phase.OVER else self.state.phase.value
+        self._outbox.put(partial(self._report, f"agent.{word}"))
 
     async def _report(self, kind: str) -> Call[None] | None:
         if self.state.phase is Phase.OVER and kind != "agent.stopped":
             return None  # the last word follows at once
         now_s = self._loop.time()
-        processes = tuple(_process_report(process) for process in self.state.processes.values())
-        report = AgentReport(
-            state=_STATES.get(self.state.phase, AgentState.STOPPING),
-            proof=PROOF if self.state.proved else None,
-            processes=processes[:PROCESSES_MAX],
-        )
+        state = _STATES.get(self.state.phase, AgentState.STOPPING)
+        proof = PROOF if self.state.proved else None
         return self._record.report(
             self.info,
-            report,
+            AgentReport(state, proof, self.state.reports()[:PROCESSES_MAX]),
             kind,
             signal_age_s=None if self._first_signal_s is None else now_s - self._first_signal_s,
             gone_age_s=None if self._all_gone_s is None or not self.state.proved else now_s - self._all_gone_s,
@@ -290,15 +279,3 @@ class Agent:
     def reap(self) -> None:
         """Reap orphans that nobody watches; call it on SIGCHLD."""
         self._tree.collect(())
-
-
-def _process_report(process: Process) -> ProcessReport:
-    return ProcessReport(
-        pid=process.found.key[0],
-        label=process.found.label,
-        command=process.found.command,
-        outcome=process.outcome,
-        exit_code=process.exit_code,
-        signal=process.signal,
-        took_s=None if process.took_s is None else round(process.took_s, 4),
-    )

@@ -15,7 +15,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from coord.messages import Outcome
+from coord.messages import Outcome, ProcessReport
 from coord.plan import KILL, Plan, Step
 from workers.events import Action, Due, Event, Exit, Found, Key, Left, Look, Requested, Seen, Send, Wake
 
@@ -75,6 +75,21 @@ class State:
     def survivors(self) -> tuple[Process, ...]:
         """Processes that outlived the whole plan."""
         return tuple(process for process in self.processes.values() if process.outcome is Outcome.SURVIVED)
+
+    def reports(self) -> tuple[ProcessReport, ...]:
+        """Give what the record is told of each process."""
+        return tuple(
+            ProcessReport(
+                pid=process.found.key[0],
+                label=process.found.label,
+                command=process.found.command,
+                outcome=process.outcome,
+                exit_code=process.exit_code,
+                signal=process.signal,
+                took_s=None if process.took_s is None else round(process.took_s, 4),
+            )
+            for process in self.processes.values()
+        )
 
 
 Result: TypeAlias = tuple[State, tuple[Action, ...]]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @click.command("jobs")
-@click.option("--first", type=click.IntRange(0), default=0, help="Leave out this many of the newest.")
-@click.option("--count", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Show at most this many.")
+@opt.option("--first", type=click.IntRange(0), default=0, help="Leave out this many of the newest.")
+@opt.option("--count", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Show at most this many.")
 @opt.as_json
 @opt.common
 def command(first: int, count: int, json_: bool, **rest: Any) -> int:

@@ -46,10 +46,10 @@ JOB_ID = _Checked("job", check_job_id)
 HOST = _Checked("host", check_host)
 
 
-def option(name: str, **rest: Any) -> Callable[[F], F]:
+def option(name: str, *names: str, **rest: Any) -> Callable[[F], F]:
     """Make an option that also reads `COORD_NAME`."""
     words = name.split("/", maxsplit=1)[0].removeprefix("--").replace("-", "_")
-    return click.option(name, envvar=f"COORD_{words.upper()}", show_envvar=True, **rest)
+    return click.option(name, *names, envvar=f"COORD_{words.upper()}", **rest)
 
 
 def common(command: F) -> F:
@@ -90,7 +90,7 @@ def grace(command: F, *, default: bool = True) -> F:
     return add_grace(add_kill_wait(command))
 
 
-as_json = click.option("--json", "json_", is_flag=True, help="Print one JSON document.")
+as_json = option("--json", "json_", is_flag=True, help="Print one JSON document.")
 
 
 def settings(options: dict[str, Any]) -> Settings:

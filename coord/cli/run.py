@@ -20,6 +20,9 @@ LABEL_MAX = 64
 Exit codes: the command's own; 143 or 137 when it was stopped, with one line that says why; 126 not executable;
             127 not found; 4 Redis not reachable; 7 the job was shut down before
 \b
+Every option can also be given in the environment: --grace as COORD_GRACE, and so on. The job's grace is the
+longest that its commands ask for.
+\b
 Examples:
   coord run --job-id train-42 -- python train.py --rank 3
   coord run --job-id web-1 --on-failure ignore --grace 30s -- gunicorn app:app

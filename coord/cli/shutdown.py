@@ -29,6 +29,9 @@ GOES_ON = "The shutdown was recorded and goes on: see `coord status`."
 Exit codes: 0 all gone, with proof · 1 own error · 2 usage · 3 no such job · 4 Redis not reachable
             5 incomplete: a survivor or a lost host, named · 6 still running when --timeout ended · 7 refused
 \b
+Every option can also be given in the environment: --grace as COORD_GRACE, and so on.
+Without --grace, the longest that the job's commands asked for holds.
+\b
 Examples:
   coord shutdown --job-id train-42                       ask, wait 10 s, kill, prove
   coord shutdown --job-id train-42 --grace 1m            more time for a checkpoint
@@ -39,16 +42,16 @@ Examples:
 @opt.job_id()
 @opt.option("--grace", type=opt.DURATION, help="How long processes may take to leave after SIGTERM.")
 @opt.option("--kill-wait", type=opt.DURATION, help="How long the kernel may take to remove them after SIGKILL.")
-@click.option("--now", is_flag=True, help="Kill at once, without asking.")
+@opt.option("--now", is_flag=True, help="Kill at once, without asking.")
 @opt.option("--reason", default="", help="Why; everybody who is affected reads it.")
-@click.option("--wait/--no-wait", default=True, help="Follow the shutdown to its verdict.  [default: wait]")
+@opt.option("--wait/--no-wait", default=True, help="Follow the shutdown to its verdict.  [default: wait]")
 @opt.option("--timeout", type=opt.DURATION, help="Stop following after this long (the shutdown goes on).")
-@click.option("--fence", is_flag=True, help="Also forbid a job that nobody ever joined.")
-@click.option("--dry-run", is_flag=True, help="Show who would be stopped; change nothing.")
+@opt.option("--fence", is_flag=True, help="Also forbid a job that nobody ever joined.")
+@opt.option("--dry-run", is_flag=True, help="Show who would be stopped; change nothing.")
 @opt.as_json
 @opt.common
 def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, json_: bool, **rest: Any) -> int:
-    """Stop a job on all its hosts: ask, wait until one deadline, kill the hold-outs, see that all are gone."""
+    """Stop a job on all its hosts: ask, wait until one deadline, kill what holds out, see that all is gone."""
     from coord.coordinator import Coordinator
     from coord.ledger import Ledger
 

@@ -33,9 +33,10 @@ local function request(word)
   return {word, found[1], found[2], found[3], found[4], int(NOW_US)}
 end
 
+-- pcall: a user who may not publish must not leave a script half done; agents find the request with their next beat.
 local function broadcast()
   local _, body, plan, requested_us, rev = unpack(request(''))
-  redis.call('PUBLISH', CHANNEL, '{"v":1,"kind":"request","rev":' .. rev
+  redis.pcall('PUBLISH', CHANNEL, '{"v":1,"kind":"request","rev":' .. rev
     .. ',"requested_us":' .. requested_us .. ',"elapsed_us":' .. int(NOW_US - requested_us)
     .. ',"plan":' .. plan .. ',"request":' .. body .. '}')
 end

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import COORD, MARK, NASTY, until
+from tests.harness import COORD, MARK, NASTY, surroundings, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def test_streams_pass_through_untouched(lab: Lab, job: str) -> None:
         [COORD, "run", "--job-id", job, *QUIET, "--", "sh", "-c", "tee /dev/stderr"],
         input=data,
         capture_output=True,
-        env={**os.environ, **lab.environment, MARK: lab.token},
+        env={**surroundings(), **lab.environment, MARK: lab.token},
         check=True,
         timeout=60,
     )
@@ -126,7 +126,7 @@ def test_at_a_terminal_it_says_one_line(lab: Lab, job: str) -> None:
         stdin=side,
         stdout=side,
         stderr=side,
-        env={**os.environ, **lab.environment, MARK: lab.token, "COORD_HOST": "a"},
+        env={**surroundings(), **lab.environment, MARK: lab.token, "COORD_HOST": "a"},
         start_new_session=True,
     )
     os.close(side)
