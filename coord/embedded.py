@@ -22,7 +22,7 @@ from coord.errors import UnreachableError
 from coord.settings import runtime_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 IDLE_S = 300.0
 START_S = 15.0
@@ -32,8 +32,8 @@ ANSWER_S = 2.0
 RESTARTS_MAX = 5
 
 
-def ensure() -> str:
-    """Give the URL of this user's server, after starting it if it is not there.
+def ensure(say: Callable[[str], None] = lambda _line: None) -> str:
+    """Give the URL of this user's server, after starting it if it is not there; `say` is told about that.
 
     Raises UnreachableError when it does not answer within START_S.
     """
@@ -52,6 +52,8 @@ def ensure() -> str:
                 f"Look into {folder}/keeper.log and {folder}/valkey.log, or set COORD_REDIS_URL",
             )
         if not kept and now_s >= spawn_s:
+            if not path.exists():
+                say(f"no Redis URL given: starting this user's embedded server at unix://{path}")
             _spawn_keeper(folder)
             spawn_s = now_s + SPAWN_AGAIN_S
         time.sleep(0.01)

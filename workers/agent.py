@@ -142,7 +142,7 @@ class Agent:
             return
         self.request = request
         self.feed(Requested(request.plan, request.elapsed_s))  # signals first, words later
-        self._log.info("shutdown.heard", request=request.id, cause=request.cause, by=request.by, reason=request.reason)
+        self._log.info("shutdown.requested", request=request.id, cause=request.cause, by=request.by, reason=request.reason)
 
     def feed(self, event: Event) -> None:
         """Let `stopping` decide on an event, and do what it says."""

@@ -104,15 +104,12 @@ def settings(options: dict[str, Any]) -> Settings:
 
 
 def redis_url(chosen: Settings) -> str:
-    """Give the URL to use: the one that was given, else the embedded server's, and say so once."""
+    """Give the URL to use: the one that was given, else the embedded server's."""
     if chosen.redis_url:
         return chosen.redis_url
     from coord.embedded import ensure
 
-    url = ensure()
-    if sys.stderr.isatty():
-        click.echo(f"coord: no Redis URL given: using this user's embedded server at {url}", err=True)
-    return url
+    return ensure(lambda line: click.echo(f"coord: {line}", err=True))
 
 
 def screen(*, err: bool = False) -> Console:
