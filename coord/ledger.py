@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
@@ -37,19 +37,19 @@ PAGE = 500
 
 T = TypeVar("T")
 
-# What a server says when it works but may not be written to or used by us; the rest of its errors are our defects.
+# What a server says that works but can't be used now, by words in its error; what it says otherwise follows as it is.
 _SERVER_SAYS = {
-    "READONLY": ("is a read-only replica", "Give the address of the primary"),
-    "NOPERM": ("forbids this user a command", "Allow it keys coord:*, channel coord:control, scripts"),
+    "read only replica": ("is a read-only replica", "Give the address of the primary"),
+    "MASTER is down": ("is a replica without a primary", "Give the address of the primary"),
     "no permissions": ("forbids this user a command", "Allow it keys coord:*, channel coord:control, scripts"),
-    "NOAUTH": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
-    "WRONGPASS": ("refused the password", "Correct it in COORD_REDIS_URL"),
+    "Authentication required": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
+    "already authenticated": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
     "invalid username-password": ("refused the password", "Correct it in COORD_REDIS_URL"),
     "invalid password": ("refused the password", "Correct it in COORD_REDIS_URL"),
-    "LOADING": ("is still loading its data", "Try again in a moment"),
-    "MISCONF": ("refuses to write, since it can't save", "Look at the disk of the server"),
-    "OOM": ("refuses to write, since its memory is full", "Raise maxmemory or delete something"),
-    "MASTERDOWN": ("is a replica without a primary", "Give the address of the primary"),
+    "without any password configured": ("has no password, but one was given", "Take it out of COORD_REDIS_URL"),
+    "loading the dataset": ("is still loading its data", "Try again in a moment"),
+    "unable to persist": ("refuses to write, since it can't save", "Look at the disk of the server"),
+    "used memory": ("refuses to write, since its memory is full", "Raise maxmemory or delete something"),
 }
 
 
@@ -161,12 +161,9 @@ class AsyncLedger:
 
 
 def shown(url: str) -> str:
-    """Give the URL as it may be shown: without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user = parts.username or ""
-    return parts._replace(netloc=f"{user}:***@{parts.netloc.rpartition('@')[2]}").geturl()
+    """Give the URL as it may be shown: without its password, wherever that stands."""
+    hidden = re.sub(r"(?i)(password=)[^&#]*", r"\1***", url)
+    return re.sub(r"^([^/]*//[^/?#]*?):[^/?#]*@", r"\1:***@", hidden)
 
 
 @contextmanager
@@ -178,7 +175,7 @@ def _mapped(url: str) -> Iterator[None]:
         raise _ours(error, url) from error
     except (TimeoutError, OSError) as error:
         raise _not_reachable(url, error) from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # redis-py has no error of its own for a URL that it can't read
         raise UsageError(f"{shown(url)!r} is no Redis URL", "Use redis://, rediss:// or unix://") from error
 
 
@@ -192,13 +189,13 @@ def _decoded(call: Call[T], reply: Any) -> T:
 def _ours(error: redis.exceptions.RedisError, url: str) -> CoordError:
     text = str(error)
     for sign, (what, hint) in _SERVER_SAYS.items():
-        if sign in text or (sign == "NOAUTH" and "Authentication required" in text):
+        if sign in text:
             return UnreachableError(f"Redis at {shown(url)} {what}", hint)
-    if isinstance(error, redis.exceptions.ReadOnlyError):
-        return UnreachableError(f"Redis at {shown(url)} {_SERVER_SAYS['READONLY'][0]}", _SERVER_SAYS["READONLY"][1])
-    if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
+    if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
         return _not_reachable(url, error)
-    return CoordError(f"Redis at {shown(url)} answered with an error: {text}", "This is a defect of coord")
+    if "user_script" in text:
+        return CoordError(f"Redis at {shown(url)} failed in a script: {text}", "This is a defect of coord")
+    return UnreachableError(f"Redis at {shown(url)} can't be used: {text.rstrip('.')}", "Look at the server's settings")
 
 
 def _not_reachable(url: str, error: Exception) -> UnreachableError:

@@ -19,6 +19,8 @@ MESSAGE_MAX_BYTES = 64 * 1024
 TEXT_MAX = 500  # characters of a reason, a name, a line of stderr
 COMMAND_MAX = 200
 STDERR_LINES_MAX = 20
+NAME_SHOWN = 20
+INTEGER_MAX = 2**53  # Lua's numbers are doubles
 PROCESSES_MAX = 10_000  # per report; more are counted, not listed
 
 
@@ -73,7 +75,7 @@ class ShutdownRequest:
 
     def body(self) -> str:
         """Give the part that the requester writes; the plan, the time and the revision are the record's own."""
-        return _dump(
+        return dump(
             {
                 "id": self.id,
                 "job_id": self.job_id,
@@ -149,7 +151,7 @@ class Event:
 
 def encode(message: AgentInfo | FirstFailure | AgentReport) -> str:
     """Give the JSON that the record keeps."""
-    return _dump(asdict(message))
+    return dump(asdict(message))
 
 
 def clip(text: str, limit: int = TEXT_MAX) -> str:
@@ -162,10 +164,10 @@ def decode_control(data: bytes) -> ShutdownRequest:
     if len(data) > MESSAGE_MAX_BYTES:
         raise MessageError(f"{len(data)} bytes, more than {MESSAGE_MAX_BYTES}")
     message = _load(data)
-    if message.get("v") != VERSION:
-        raise MessageError(f"version {message.get('v')!r}, not {VERSION}")
-    if message.get("kind") != "request":
-        raise MessageError(f"unknown kind {message.get('kind')!r}")
+    if (version := _integer(message, "v")) != VERSION:
+        raise MessageError(f"version {version}, not {VERSION}")
+    if (kind := _text(message, "kind")) != "request":
+        raise MessageError(f"unknown kind {clip(kind, NAME_SHOWN)!r}")
     body = message.get("request")
     if not isinstance(body, dict):
         raise MessageError("no request in it")
@@ -204,7 +206,10 @@ def decode_info(data: bytes) -> AgentInfo:
 def decode_failure(data: bytes) -> FirstFailure:
     """Read a first failure; raises MessageError."""
     message = _load(data)
-    message["stderr_tail"] = tuple(str(line) for line in message.get("stderr_tail") or ())
+    lines = message.get("stderr_tail") or ()
+    if not isinstance(lines, list | tuple):
+        raise MessageError("stderr_tail is no list")
+    message["stderr_tail"] = tuple(str(line) for line in lines)
     return _known(FirstFailure, message)
 
 
@@ -226,8 +231,9 @@ def decode_report(data: bytes) -> AgentReport:
     return _known(AgentReport, message)
 
 
-def _dump(value: dict[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+def dump(value: Any) -> str:
+    """Give JSON that any client can read: a name that is no Unicode keeps its place with question marks."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace").decode()
 
 
 def _load(data: bytes) -> dict[str, Any]:
@@ -250,8 +256,8 @@ def _text(message: dict[str, Any], name: str) -> str:
 
 def _integer(message: dict[str, Any], name: str) -> int:
     value = message.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise MessageError(f"{name} is no whole number")
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > INTEGER_MAX:
+        raise MessageError(f"{name} is no whole number that Redis can hold")
     return value
 
 

@@ -126,11 +126,12 @@ class Plan:
         steps: list[Step] = []
         start_s = 0.0
         for step in self.steps[:-1]:
-            if start_s > kill_at_s or (start_s == kill_at_s and steps):
+            if start_s > kill_at_s or (start_s == kill_at_s and step.wait_s and steps):
                 break
-            wait_s = min(step.wait_s, kill_at_s - start_s)
-            steps.append(Step(step.signal, wait_s))
-            start_s += wait_s
+            end_s = start_s + step.wait_s
+            # a wait that fits stays what it is, to the last bit
+            steps.append(step if end_s <= kill_at_s else Step(step.signal, kill_at_s - start_s))
+            start_s = end_s
         return Plan((*steps, Step(KILL, min(self.kill_wait_s, by.kill_wait_s))))
 
     def to_list(self) -> list[dict[str, Any]]:
@@ -142,5 +143,5 @@ class Plan:
         """Read what `to_list` gave; raises UsageError or ValueError when it is something else."""
         try:
             return cls(tuple(Step(str(step["signal"]), float(step["wait_s"])) for step in steps[: STEPS_MAX + 1]))
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise ValueError("not a plan") from error

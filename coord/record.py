@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -18,6 +17,7 @@ from coord.messages import (
     MessageError,
     Outcome,
     ShutdownRequest,
+    dump,
     encode,
 )
 from coord.plan import Plan
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 RETAIN_S = 7 * 24 * 3600
 BEAT_S = 2.0
 LEASE_S = 10.0  # four beats may be lost
+DEFAULT_PLAN = dump(Plan.of().to_list())  # for a job of which no agent declared one
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -73,18 +74,17 @@ class Record:
 
     def request(self, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool = False) -> Call[Answer]:
         """`created`, `exists`, or `unknown` when nobody ever joined. No plan: the longest that its agents declared."""
-        given = json.dumps(plan.to_list()) if plan else ""
-        default = json.dumps(Plan.of().to_list())
-        return self._call("request", wish.body(), given, int(fence_unknown), default, decode=_answer)
+        given = dump(plan.to_list()) if plan else ""
+        return self._call("request", wish.body(), DEFAULT_PLAN, given, int(fence_unknown), decode=_answer)
 
     def shorten(self, existing: ShutdownRequest, plan: Plan, by: str, reason: str) -> Call[Answer]:
         """`shortened`, or `exists` when somebody else changed the request since `existing` was read."""
-        detail = json.dumps({"by": by, "reason": reason, "plan": plan.to_list()})
-        return self._call("shorten", existing.rev, json.dumps(plan.to_list()), detail, decode=_answer)
+        detail = dump({"by": by, "reason": reason, "plan": plan.to_list()})
+        return self._call("shorten", existing.rev, dump(plan.to_list()), detail, decode=_answer)
 
     def fail(self, failure: FirstFailure, wish: ShutdownRequest) -> Call[Answer]:
         """`created`: this is the first failure and the job stops. `exists`: it is a consequence of what came before."""
-        return self._call("fail", encode(failure), wish.body(), decode=_answer)
+        return self._call("fail", encode(failure), wish.body(), DEFAULT_PLAN, decode=_answer)
 
     def report(
         self,
@@ -108,7 +108,7 @@ class Record:
             info.agent_id,
             encode(report),
             kind,
-            json.dumps(detail),
+            dump(detail),
             report.count(Outcome.KILLED),
             max(report.count(Outcome.SURVIVED), int(unproved)),
             "" if signal_age_s is None else _us(signal_age_s),
@@ -117,7 +117,7 @@ class Record:
         )
 
     def beat(self, agent_id: str, lease_s: float = LEASE_S) -> Call[Answer]:
-        """Renew the lease; `exists` with the request when the job has one."""
+        """Renew the lease; `exists` with the request when the job has one, `unknown` when the record lost the agent."""
         return self._call("beat", agent_id, _us(lease_s), decode=_answer)
 
     def settle(self, bound_s: float) -> Call[None]:

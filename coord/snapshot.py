@@ -107,6 +107,13 @@ class Snapshot:
 
 def decode_snapshot(job_id: str, reply: Any) -> Snapshot | None:
     """Read what `snapshot.lua` returns; None when there is no such job. Raises MessageError on a broken record."""
+    try:
+        return _decode(job_id, reply)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MessageError(f"the record is broken: {error!r}") from error
+
+
+def _decode(job_id: str, reply: Any) -> Snapshot | None:
     now_us, *parts, lost = reply
     job, infos, reports, leases = (_pairs(part) for part in parts)
     if not job:
@@ -134,8 +141,11 @@ def decode_request(fields: Any) -> ShutdownRequest | None:
     if not body:
         return None
     try:
+        told = json.loads(body)
+        if not isinstance(told, dict):
+            raise MessageError("it is no JSON object")
         return request_from(
-            json.loads(body),
+            told,
             json.loads(plan),
             requested_us=int(requested_us),
             rev=int(rev),

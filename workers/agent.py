@@ -142,7 +142,9 @@ class Agent:
             return
         self.request = request
         self.feed(Requested(request.plan, request.elapsed_s))  # signals first, words later
-        self._log.info("shutdown.requested", request=request.id, cause=request.cause, by=request.by, reason=request.reason)
+        self._log.info(
+            "shutdown.requested", request=request.id, cause=request.cause, by=request.by, reason=request.reason
+        )
 
     def feed(self, event: Event) -> None:
         """Let `stopping` decide on an event, and do what it says."""
@@ -246,6 +248,10 @@ class Agent:
 
     async def _read_again(self) -> None:
         answer = await self._ledger.run(self._record.beat(self.info.agent_id))
+        if answer.word == "unknown" and self.state.phase is not Phase.OVER:
+            self._log.warning("record.lost", hint="the server lost the job's record; joining again")
+            answer = await self._ledger.run(self._record.join(self.info, self.state.plan))
+            self.report()
         if answer.request:
             self.hear(answer.request)
 

@@ -7,7 +7,9 @@ local LEFT_MAX = 1000
 
 if fenced() then
   -- It may have joined before, in a try whose answer was lost on the way: it started nothing, so nobody waits for it.
-  redis.call('ZREM', LEASES, agent_id)
+  if redis.call('ZREM', LEASES, agent_id) == 1 then
+    redis.call('HDEL', AGENTS, agent_id)
+  end
   settle()
   return request('fenced')
 end

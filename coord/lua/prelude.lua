@@ -42,16 +42,17 @@ local function broadcast()
 end
 
 -- The plan that the job's agents asked for when they joined: the longest of each wait.
-local function declared_plan()
+local function declared_plan(default)
   local waits = redis.call('HMGET', JOB, 'grace_s', 'kill_wait_s')
+  if not (waits[1] and waits[2]) then
+    return default
+  end
   return '[{"signal":"SIGTERM","wait_s":' .. waits[1] .. '},{"signal":"SIGKILL","wait_s":' .. waits[2] .. '}]'
 end
 
 -- Who holds a lease now is who must answer: `join` is refused from here on, so the leases can only get fewer.
 local function record_request(body, plan)
-  if plan == '' then
-    plan = declared_plan()
-  end
+  redis.call('HSETNX', JOB, 'created_us', int(NOW_US))
   redis.call('HSET', JOB, 'request', body, 'plan', plan, 'requested_us', int(NOW_US), 'rev', 1)
   event('shutdown.requested', body)
   broadcast()

@@ -1,9 +1,9 @@
 -- Somebody wants the job stopped. Set if absent: the first request stays the request.
--- ARGV: body JSON, plan JSON ('' = what the job's agents declared), '1' to fence a job that nobody ever joined,
---       plan JSON for a job of which no agent declared one.
+-- ARGV: body JSON, default plan JSON, plan JSON ('' = what the job's agents declared, else the default),
+--       '1' to fence a job that nobody ever joined.
 -- Returns {'unknown'}, or 'created' or 'exists' with the request.
 
-local body, plan, fence_unknown, default_plan = unpack(ARGV, 3)
+local body, default_plan, plan, fence_unknown = unpack(ARGV, 3)
 
 if redis.call('EXISTS', JOB) == 0 and fence_unknown ~= '1' then
   return {'unknown'}
@@ -11,11 +11,7 @@ end
 if fenced() then
   return request('exists')
 end
-redis.call('HSETNX', JOB, 'created_us', int(NOW_US))
-if plan == '' and redis.call('HEXISTS', JOB, 'grace_s') == 0 then
-  plan = default_plan
-end
-record_request(body, plan)
+record_request(body, plan ~= '' and plan or declared_plan(default_plan))
 settle()
 touch()
 return request('created')

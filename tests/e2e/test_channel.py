@@ -85,6 +85,16 @@ def test_a_request_made_while_the_connection_was_cut_is_obeyed(lab: Lab, job: st
     assert "redis.lost" in [line["event"] for line in lines]
 
 
+def test_an_agent_whose_record_was_lost_joins_again(lab: Lab, job: str, raw: redis.Redis) -> None:
+    """A server that came back empty: the next heartbeat tells the agent, and the job can be stopped as before."""
+    run = lab.run(job, "sleep", "600")
+    for key in raw.scan_iter("coord:{" + job + "}:*"):
+        raw.delete(key)
+    assert lab.status(job) is None
+    until(lambda: lab.status(job), "the agent to join again")
+    assert "record.lost" in [line["event"] for line in logged(run, lab, job)]
+
+
 def test_a_request_found_only_in_the_record_is_obeyed(lab: Lab, job: str, raw: redis.Redis) -> None:
     """Nothing missed: with the broadcast switched off altogether, the heartbeat's answer brings the request."""
     run = lab.run(job, "sleep", "600")
