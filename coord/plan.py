@@ -122,17 +122,20 @@ class Plan:
 
         Never longer than this plan in any wait: a request can only get more urgent.
         """
-        kill_at_s = min(self.kill_at_s, elapsed_s + by.kill_at_s)
+        kill_wait_s = min(self.kill_wait_s, by.kill_wait_s)
+        return Plan((*self._asking_until(elapsed_s + by.kill_at_s), Step(KILL, kill_wait_s)))
+
+    def _asking_until(self, kill_at_s: float) -> tuple[Step, ...]:
+        if kill_at_s >= self.kill_at_s:
+            return self.steps[:-1]
         steps: list[Step] = []
         start_s = 0.0
         for step in self.steps[:-1]:
-            if start_s > kill_at_s or (start_s == kill_at_s and step.wait_s and steps):
+            if steps and start_s >= kill_at_s:
                 break
-            end_s = start_s + step.wait_s
-            # a wait that fits stays what it is, to the last bit
-            steps.append(step if end_s <= kill_at_s else Step(step.signal, kill_at_s - start_s))
-            start_s = end_s
-        return Plan((*steps, Step(KILL, min(self.kill_wait_s, by.kill_wait_s))))
+            steps.append(Step(step.signal, min(step.wait_s, kill_at_s - start_s)))
+            start_s += step.wait_s
+        return tuple(steps)
 
     def to_list(self) -> list[dict[str, Any]]:
         """Give the plan as the public JSON has it: `[{"signal": "SIGTERM", "wait_s": 10.0}, ...]`."""
