@@ -80,6 +80,8 @@ def _watch(path: Path, idle_s: float) -> bool:
         time.sleep(poll_s)
         try:
             clients, connections = _usage(path)
+        except TimeoutError:
+            continue  # slow is not dead
         except OSError:
             return False
         now_s = time.monotonic()
@@ -95,8 +97,11 @@ def _end_if_unused(path: Path) -> bool:
     """Take the socket away first, so that nobody can come between the last look and the end."""
     hidden = path.with_suffix(".closing")
     path.rename(hidden)
-    clients, _ = _usage(hidden)
-    if clients > 1:
+    try:
+        used = _usage(hidden)[0] > 1
+    except OSError:
+        used = True  # who can't say that it is unused is left alone
+    if used:
         hidden.rename(path)
         return False
     with suppress(OSError):  # a server that obeys closes the connection without an answer

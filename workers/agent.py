@@ -123,10 +123,10 @@ class Agent:
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 
-    def adopt(self, pid: int, label: str) -> None:
+    def adopt(self, pid: int, label: str, command: str) -> None:
         """Take in a child that was just started. A child that slipped in after the request is stopped at once."""
-        seen = self._tree.adopt(pid, label)
-        self._log.info("child.started", pid=pid, label=label, command=seen.found[0].command)
+        seen = self._tree.adopt(pid, label, command)
+        self._log.info("child.started", pid=pid, label=label, command=command)
         self.feed(seen)
 
     def may_start(self) -> bool:

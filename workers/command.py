@@ -123,7 +123,7 @@ class CommandRun:
                     # a cancellation can get lost when what it cancels ends at the same moment; the signal does not
                     agent.feed(Requested(self._order.plan))
                 if agent.may_start():
-                    agent.adopt(self._start(), self._label)
+                    agent.adopt(self._start(), self._label, self._info.command)
                     agent.report()
                 await agent.over()
         except asyncio.CancelledError:

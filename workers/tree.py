@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from workers.events import Exit, Found, Key, Left, Seen
 from workers.handles import Handle, become_subreaper, open_child, open_found, reap
-from workers.proc import Stat, descendants, read_command, read_stat
+from workers.proc import Stat, descendants, read_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,13 +30,12 @@ class Tree:
         self._labels: dict[int, str] = {}  # of the children, by pid
         self._exits: dict[int, tuple[int | None, str | None]] = {}
 
-    def adopt(self, pid: int, label: str) -> Seen:
-        """Take in a child that was just started."""
+    def adopt(self, pid: int, label: str, command: str) -> Seen:
+        """Take in a child that was just started; what it runs is known, while /proc may not know it yet."""
         handle = open_child(pid)
         self._labels[pid] = label
         self._hold(handle)
-        stat = read_stat(pid)
-        return Seen((Found(handle.key, label, read_command(stat) if stat else "", child=True),), complete=False)
+        return Seen((Found(handle.key, label, command, child=True),), complete=False)
 
     def look(self) -> Seen:
         """Find everything alive in the tree, and hold it.

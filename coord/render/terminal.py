@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from coord.snapshot import Snapshot
 
 COMMAND_SHOWN = 60
+STDERR_SHOWN = 8  # lines; --json has all that were kept
 LISTED_MAX = 20  # processes a person reads; --json has all
 
 _COLOURS = {
@@ -39,7 +40,7 @@ def job_view(snapshot: Snapshot) -> list[RenderableType]:
         )
     if snapshot.first_failure:
         view.append(escape(f"first failure: {failure_words(snapshot.first_failure)}"))
-        view += [escape(f"  | {line}") for line in snapshot.first_failure.stderr_tail]
+        view += [escape(f"  | {line}") for line in snapshot.first_failure.stderr_tail[-STDERR_SHOWN:]]
     if snapshot.agents:
         view += [hosts_table(snapshot)]
     return view + _held_out(snapshot)

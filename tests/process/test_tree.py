@@ -65,7 +65,7 @@ def nasty(name: str, argument: str = "") -> int:
 
 def test_everything_below_is_found(tree: Tree) -> None:
     """Children, a setsid daemon, and a double-forked orphan that fell to us: all of the tree, all labelled."""
-    tree.adopt(nasty("family", "3"), "rank0")
+    tree.adopt(nasty("family", "3"), "rank0", "a command")
     until(lambda: len(tree.look().found) == 6, "five descendants and their parent")
     seen = tree.look()
     assert seen.complete
@@ -83,7 +83,7 @@ def test_an_empty_tree_is_said_to_be_empty_only_after_two_looks(tree: Tree, monk
 def test_exits_are_told_with_code_and_signal(tree: Tree) -> None:
     """What the kernel tells a parent reaches the report: the exit code, or the signal."""
     pids = [start("/bin/sh", "-c", "exit 7"), start("/bin/sh", "-c", "kill -9 $$")]
-    keys = [tree.adopt(pid, "x").found[0].key for pid in pids]
+    keys = [tree.adopt(pid, "x", "a command").found[0].key for pid in pids]
     exits = {}
 
     def all_told() -> bool:
@@ -142,7 +142,7 @@ def test_without_that_comparison_a_stranger_would_be_hit(
 def test_a_handle_outlives_its_process_and_never_means_another(tree: Tree) -> None:
     """A signal to a process that is gone goes nowhere, even while its pid is not yet free."""
     pid = start("/bin/true")
-    tree.adopt(pid, "x")
+    tree.adopt(pid, "x", "a command")
     handle = next(iter(tree._handles.values()))
     until(handle.gone, "its end")
     assert handle.gone()
@@ -153,7 +153,7 @@ def test_a_handle_outlives_its_process_and_never_means_another(tree: Tree) -> No
 
 def test_another_users_process_is_reported_not_ignored(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that may not be signalled is given back by name, so that the log and the verdict can say so."""
-    key = tree.adopt(start("/bin/sleep", "60"), "x").found[0].key
+    key = tree.adopt(start("/bin/sleep", "60"), "x", "a command").found[0].key
     with monkeypatch.context() as patch:
         patch.setattr(handles.Handle, "send", lambda _self, _name: (_ for _ in ()).throw(PermissionError))
         assert tree.send("SIGTERM", [key]) == [key]
@@ -164,7 +164,7 @@ def test_no_handle_leaks(tree: Tree) -> None:
     """A hundred children come and go; as many files are open afterwards as before."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(100):
-        tree.adopt(start("/bin/true"), "x")
+        tree.adopt(start("/bin/true"), "x", "a command")
     until(lambda: not (tree.collect(tree.held), tree.held)[1], "all to be collected")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
@@ -174,7 +174,7 @@ def test_names_with_brackets_and_spaces_are_read_right(tree: Tree, tmp_path: os.
     program = os.path.join(tmp_path, ") Z (x")  # noqa: PTH118
     os.symlink("/bin/sleep", program)  # noqa: PTH211
     pid = start(program, "60")
-    tree.adopt(pid, "x")
+    tree.adopt(pid, "x", "a command")
     stat = proc.read_stat(pid)
     assert stat
     assert (stat.name, stat.ppid, stat.alive) == (") Z (x", os.getpid(), True)
@@ -182,7 +182,7 @@ def test_names_with_brackets_and_spaces_are_read_right(tree: Tree, tmp_path: os.
 
 def test_the_tree_is_found_without_the_kernels_children_file(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without CONFIG_PROC_CHILDREN: the same tree, from all of /proc."""
-    tree.adopt(nasty("family", "2"), "rank0")
+    tree.adopt(nasty("family", "2"), "rank0", "a command")
     until(lambda: len(tree.look().found) == 5, "the tree to be there")
     with_file = {stat.key for stat in proc.descendants(os.getpid())}
     monkeypatch.setattr(proc, "_has_children_file", lambda: False)

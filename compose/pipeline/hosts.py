@@ -1,0 +1,135 @@
+"""The demo's hosts: starts an agent for each, apart from the user's own server and settings, and leaves none behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compose.pipeline.scan import kill, marked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+COORD = Path(sys.executable).with_name("coord")
+RANK = Path(__file__).with_name("rank.py")
+RANKS = 3
+WORKERS = 2
+BROKEN = "def total(rows):\n    return sum(row.price for row in"  # a file that was cut off
+MARK = "DEMO_MARK"  # an agent has it in its environment, and so has everything that it starts, however deep
+IDLE_S = 1.0  # the embedded server leaves this long after its last client
+STOP_MAX_S = 20.0  # for an agent: its plan, and its last report
+LEAVE_MAX_S = 20.0  # for what an agent that was killed left to its guardian, and for the server
+LOOK_S = 0.1
+
+
+@dataclass
+class Host:
+    """One host: which rank it runs, what about it is special, and how its `coord run` has to end."""
+
+    name: str
+    rank: int
+    about: str
+    exit_code: int
+    extra: tuple[str, ...] = ()
+    agent: subprocess.Popen[bytes] | None = None
+
+    @property
+    def label(self) -> str:
+        """The rank's name in reports."""
+        return f"rank{self.rank}"
+
+    @property
+    def ended(self) -> int | None:
+        """The exit code of its `coord run`; None while that runs."""
+        return self.agent.poll() if self.agent else None
+
+    def log(self, folder: Path) -> Path:
+        """Give the file that has its output."""
+        return folder / f"host-{self.name}.log"
+
+    def run(self, job: str) -> tuple[str, ...]:
+        """Give what `coord` is told, up to the rank's program."""
+        return ("run", "--job-id", job, "--label", self.label, "--grace", "3s", "--")
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Give the options of its rank that tell it from the others."""
+        return ("--rank", str(self.rank), *self.extra)
+
+    def words(self, job: str) -> tuple[str, str]:
+        """Give its command line as a person would type it."""
+        *run, dashes = self.run(job)
+        return (
+            f"$ COORD_HOST={self.name} coord {' '.join(run)} \\",
+            f"  {dashes} python rank.py {' '.join(self.options)} ...",
+        )
+
+
+def three_hosts(folder: Path) -> tuple[Host, ...]:
+    """Say who runs what. 143 and 137 are how a shell reports SIGTERM and SIGKILL."""
+    broken = folder / "broken.py"
+    broken.write_text(BROKEN)
+    return (
+        Host("a", 0, "will leave when asked", 143),
+        Host("b", 1, "ignores SIGTERM", 137, ("--stubborn",)),
+        Host("c", 2, "will meet a file that was cut off", 1, ("--poison", str(broken))),
+    )
+
+
+def keep_apart(folder: Path) -> None:
+    """Have everything that this process starts use a server in `folder`, and nothing of the user's settings."""
+    for name in [name for name in os.environ if name.startswith("COORD_")]:
+        del os.environ[name]
+    os.environ |= {"COORD_RUNTIME_DIR": str(folder), "COORD_EMBEDDED_IDLE_S": str(IDLE_S), "TMPDIR": str(folder)}
+
+
+def start(host: Host, job: str, mark: str, folder: Path) -> None:
+    """Start a host's agent, in a session of its own: a Ctrl-C is for the demo, which then stops the agents in order."""
+    # as many hashes as keep the ranks at work for longer than the hold-out's grace, on a fast machine too
+    more = ("--ranks", str(RANKS), "--workers", str(WORKERS), "--hashes", "1024", "--out", str(folder / "out"))
+    with host.log(folder).open("wb") as log:
+        host.agent = subprocess.Popen(
+            [COORD, *host.run(job), sys.executable, RANK, *host.options, *more],
+            env={**os.environ, "COORD_HOST": host.name, MARK: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def leave(hosts: Iterable[Host], folder: Path) -> list[int]:
+    """Leave nothing behind, whatever happened before. Gives the pids that had to be killed for that: none, in order."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)  # what follows is bounded, and must be done
+    stop([host.agent for host in hosts if host.agent and host.ended is None])
+    # what we started has the first in its environment; the server puts its title, with the second, over its own
+    ours = (f"COORD_RUNTIME_DIR={folder}", f"unixsocket:{folder}")
+    end_s = time.monotonic() + LEAVE_MAX_S
+    while marked(*ours) and time.monotonic() < end_s:
+        time.sleep(LOOK_S)
+    left = marked(*ours)
+    for pid in left:
+        kill(pid, ours)
+    return left
+
+
+def stop(agents: list[subprocess.Popen[bytes]]) -> None:
+    """Ask the agents to stop their ranks and leave; kill who has not left in time."""
+    for agent in agents:
+        agent.terminate()
+    end_s = time.monotonic() + STOP_MAX_S
+    for agent in agents:
+        try:
+            agent.wait(max(0.0, end_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            agent.kill()
+            with suppress(subprocess.TimeoutExpired):
+                agent.wait(LOOK_S)
