@@ -123,6 +123,10 @@ class ProcessReport:
     signal: str | None = None
     took_s: float | None = None  # from the stop's start to its end; None while it runs, or when it left before
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class AgentReport:

@@ -76,6 +76,11 @@ class Started:
         return Ended(self.popen.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
     @property
+    def agent_pid(self) -> int:
+        """The agent: the one child of the guardian, which is the process that was started."""
+        return int(Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text())
+
+    @property
     def running(self) -> bool:
         """Tell whether it has not ended."""
         return self.popen.poll() is None

@@ -17,10 +17,15 @@ FUNCTION_LINES_MAX = 50
 ARCHITECTURE_LINES_MAX = 150
 # what each may do, and who alone may do it
 ALONE = {
-    r"\bos\.kill(pg)?\(|pidfd_send_signal\(|\.send_signal\(": {"workers/handles.py"},
-    r"\bPopen\(|posix_spawn\(|subprocess\.run\(|os\.fork\(": {"coord/embedded.py", "workers/command.py"},
+    r"\bos\.kill(pg)?\(|pidfd_send_signal\(|\.send_signal\(": {"workers/handles.py", "workers/guardian.py"},
+    r"\bPopen\(|posix_spawn\(|subprocess\.run\(|os\.fork\(": {
+        "coord/embedded.py",
+        "workers/command.py",
+        "workers/guardian.py",
+        "workers/heir.py",
+    },
     r"create_task\(|ensure_future\(": {"workers/agent.py"},
-    r"\btime\.sleep\(": {"coord/embedded.py", "workers/outlet.py", "workers/stderr_tail.py"},
+    r"\btime\.sleep\(": {"coord/embedded.py", "workers/obituary.py", "workers/outlet.py", "workers/stderr_tail.py"},
 }
 
 

@@ -7,7 +7,6 @@ Signals to processes never wait for Redis: reports leave through a queue of thei
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -25,9 +24,11 @@ from coord.messages import (
 from coord.plan import Plan
 from coord.record import BEAT_S
 from coord.render.text import fenced_words
-from workers.events import Action, Due, Event, Key, Look, Requested, Send, Wake
+from workers import link
+from workers.events import Due, Key
 from workers.outbox import Outbox
-from workers.stopping import Phase, Process, State, step
+from workers.stopper import Stopper
+from workers.stopping import Phase, Process, State
 from workers.tree import PROOF, Tree
 
 if TYPE_CHECKING:
@@ -65,23 +66,23 @@ class Agent:
         failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]] | None = None,
     ) -> None:
         self.info = info
-        self.state = State(plan)
         self.request: ShutdownRequest | None = None
         self._ledger = ledger
         self._record = record
         self._log = log
         self._failed = failed
         self._loop = asyncio.get_running_loop()
+        self._plan = plan
         self._channel = Channel(ledger, self.hear, self._read_again, log)
         self._tree = Tree(self._watch, self._forget)
+        self._stopper = Stopper(
+            plan, self._tree, clock=self._loop.time, wake=self._wake, note=self._note, refused=self._refused
+        )
         self._tasks = asyncio.TaskGroup()
         self._background: list[asyncio.Task[None]] = []
         self._outbox = Outbox(ledger, self.hear, log)
-        self._events: deque[Event] = deque()
         self._stirred: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._first_signal_s: float | None = None
-        self._all_gone_s: float | None = None
         self._over = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -90,7 +91,7 @@ class Agent:
             await self._ledger.remember(self.job_id)
             async with asyncio.timeout(SUBSCRIBE_S):
                 await self._channel.open()
-            answer = await self._ledger.run(self._record.join(self.info, self.state.plan))
+            answer = await self._ledger.run(self._record.join(self.info, self._plan))
             if answer.request is not None:
                 raise RefusedError(f"{fenced_words(answer.request)}: nothing of it may start", "Use a new job id")
         except BaseException as error:
@@ -109,7 +110,7 @@ class Agent:
     ) -> None:
         """Leave nothing behind: if the agent itself failed, its processes are killed, since nobody else would."""
         if self.state.phase is not Phase.OVER:
-            self.feed(Requested(Plan.now()))
+            self.stop(Plan.now())
             with suppress(TimeoutError):
                 async with asyncio.timeout(ABORT_S):
                     await self.over()
@@ -127,7 +128,12 @@ class Agent:
         """Take in a child that was just started. A child that slipped in after the request is stopped at once."""
         seen = self._tree.adopt(pid, label, command)
         self._log.info("child.started", pid=pid, label=label, command=command)
-        self.feed(seen)
+        self._stopper.feed(seen)
+
+    @property
+    def state(self) -> State:
+        """What is known of the processes, and where their stopping is."""
+        return self._stopper.state
 
     def may_start(self) -> bool:
         """Tell whether a child may still be started: refuse first, then signal."""
@@ -141,20 +147,14 @@ class Agent:
         if known and known.id == request.id and known.rev >= request.rev:
             return
         self.request = request
-        self.feed(Requested(request.plan, request.elapsed_s))  # signals first, words later
+        self._stopper.stop(request.plan, request.elapsed_s)  # signals first, words later
         self._log.info(
             "shutdown.requested", request=request.id, cause=request.cause, by=request.by, reason=request.reason
         )
 
-    def feed(self, event: Event) -> None:
-        """Let `stopping` decide on an event, and do what it says."""
-        self._events.append(event)
-        while self._events:
-            before = self.state
-            self.state, actions = step(before, self._events.popleft(), self._loop.time())
-            for action in actions:
-                self._do(action)  # what this brings up is put behind
-            self._note(before)
+    def stop(self, plan: Plan) -> None:
+        """Stop this agent's processes, and only these; once under way, it can only get more urgent."""
+        self._stopper.stop(plan)
 
     # -- what goes out -------------------------------------------------------------------------------------------------
 
@@ -176,32 +176,17 @@ class Agent:
         """The job that this agent works for."""
         return self._record.job_id
 
-    def _do(self, action: Action) -> None:
-        match action:
-            case Send(signal, keys):
-                self._first_signal_s = self._first_signal_s or self._loop.time()
-                for key in self._tree.send(signal, keys):
-                    self._log.error("signal.refused", pid=key[0], signal=signal)
-            case Look():
-                left = self._tree.collect(self._tree.held)
-                if left.exits:
-                    self._events.append(left)
-                self._events.append(self._tree.look())
-            case Wake(at_s):
-                if self._timer:
-                    self._timer.cancel()
-                self._timer = self._loop.call_at(at_s, self.feed, Due())
-
     def _note(self, before: State) -> None:
         """Log and report what changed."""
         for key, process in self.state.processes.items():
             was = before.processes.get(key)
             if process.outcome is not Outcome.RUNNING and (was is None or was.outcome is not process.outcome):
                 self._note_end(process, before)
+        if self.state.deadline_s != before.deadline_s:
+            link.tell("stopping", kill_at_s=self.state.kill_at_s)
         if self.state.phase is before.phase:
             return
         if self.state.phase is Phase.OVER:
-            self._all_gone_s = self._loop.time()
             self._log.info("agent.stopped", proved=self.state.proved, survivors=len(self.state.survivors))
             self._over.set()
         self.report()
@@ -216,7 +201,7 @@ class Agent:
         )
         failing = process.exit_code != 0 or process.signal is not None
         if before.phase is Phase.RUNNING and process.found.child and failing and self._failed:
-            self._events.append(Requested(self.state.plan))
+            self._stopper.stop(self.state.plan)
             self._outbox.put(partial(self._failed, process))
 
     def report(self) -> None:
@@ -234,8 +219,8 @@ class Agent:
             self.info,
             AgentReport(state, proof, self.state.reports()[:PROCESSES_MAX]),
             kind,
-            signal_age_s=None if self._first_signal_s is None else now_s - self._first_signal_s,
-            gone_age_s=None if self._all_gone_s is None or not self.state.proved else now_s - self._all_gone_s,
+            signal_age_s=_age(self._stopper.first_signal_s, now_s),
+            gone_age_s=_age(self._stopper.all_gone_s if self.state.proved else None, now_s),
         )
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
@@ -250,7 +235,7 @@ class Agent:
         answer = await self._ledger.run(self._record.beat(self.info.agent_id))
         if answer.word == "unknown" and self.state.phase is not Phase.OVER:
             self._log.warning("record.lost", hint="the server lost the job's record; joining again")
-            answer = await self._ledger.run(self._record.join(self.info, self.state.plan))
+            answer = await self._ledger.run(self._record.join(self.info, self._plan))
             self.report()
         if answer.request:
             self.hear(answer.request)
@@ -263,6 +248,14 @@ class Agent:
                 await self._ledger.run(self._record.report(self.info, nothing, "agent.stopped"))
 
     # -- handles -------------------------------------------------------------------------------------------------------
+
+    def _wake(self, at_s: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at_s, self._stopper.feed, Due())
+
+    def _refused(self, key: Key, signal: str) -> None:
+        self._log.error("signal.refused", pid=key[0], signal=signal)
 
     def _watch(self, handle: Handle) -> None:
         self._loop.add_reader(handle.fd, self._stir, handle.key)
@@ -278,10 +271,12 @@ class Agent:
 
     def _settle(self) -> None:
         keys, self._stirred = self._stirred, set()
-        left = self._tree.collect(keys)
-        if left.exits:
-            self.feed(left)
+        self._stopper.collect(keys)
 
     def reap(self) -> None:
         """Reap orphans that nobody watches; call it on SIGCHLD."""
         self._tree.collect(())
+
+
+def _age(since_s: float | None, now_s: float) -> float | None:
+    return None if since_s is None else now_s - since_s

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
@@ -29,8 +29,8 @@ from coord.messages import (
 from coord.plan import Plan
 from coord.record import Record
 from coord.render.text import failure_words, milliseconds, why
+from workers import link
 from workers.agent import Agent
-from workers.events import Requested
 from workers.handles import signal_number
 from workers.outlet import Outlet
 from workers.stderr_tail import StderrTail
@@ -104,6 +104,8 @@ class CommandRun:
         self._task = asyncio.current_task()
         loop = asyncio.get_running_loop()
         for each in STOPPING_SIGNALS:
+            if signal.getsignal(each) is signal.SIG_IGN:
+                continue  # under nohup, a hang-up stays ignored
             loop.add_signal_handler(each, self._take_signal, each)
         log = logger(
             self._settings.log_level,
@@ -119,9 +121,10 @@ class CommandRun:
             async with agent:
                 loop.add_signal_handler(signal.SIGCHLD, agent.reap)
                 self._agent = agent
+                self._be_watched(url)
                 if self._signalled:
                     # a cancellation can get lost when what it cancels ends at the same moment; the signal does not
-                    agent.feed(Requested(self._order.plan))
+                    agent.stop(self._order.plan)
                 if agent.may_start():
                     agent.adopt(self._start(), self._label, self._info.command)
                     agent.report()
@@ -131,11 +134,26 @@ class CommandRun:
                 raise
             return self._stopped_before_start()
         finally:
+            if agent.state.phase is Phase.OVER or not agent.state.processes:
+                link.tell("over")
             await ledger.close()
             self._outlet.drain(FLUSH_S)
         code = self._end(agent)
         self._outlet.drain(FLUSH_S)
         return code
+
+    def _be_watched(self, url: str) -> None:
+        """Let the guardian know what it needs to take over; from its answer on it inherits what we start."""
+        link.tell(
+            "watch",
+            **asdict(self._info),
+            job_id=self._order.job_id,
+            redis_url=url,
+            retain_s=self._settings.retain_s,
+            plan=self._order.plan.to_list(),
+            stop_on_failure=self._order.stop_on_failure,
+            by=self._settings.by,
+        )
 
     def _start(self) -> int:
         """Start the command in its own session; stdin and stdout are ours, stderr too where it is a terminal."""
@@ -182,9 +200,9 @@ class CommandRun:
                 self._task.cancel()
             return
         if self._signalled.count(signal.SIGINT) > 1:
-            agent.feed(Requested(Plan.now(self._order.plan.kill_wait_s)))
+            agent.stop(Plan.now(self._order.plan.kill_wait_s))
         elif len(self._signalled) == 1 and agent.state.phase is Phase.RUNNING:
-            agent.feed(Requested(self._order.plan))
+            agent.stop(self._order.plan)
             if self._order.stop_on_failure:
                 reason = f"{number.name} reached `coord run` of {self._label} on host {self._settings.host}"
                 wish = new_request(self._order.job_id, Cause.DRAIN, self._settings.by, reason)

@@ -5,7 +5,6 @@ Refused by construction: pid <= 1, ourselves, and what is not what it was when i
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     from workers.events import Key
     from workers.proc import Stat
-
-PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +76,6 @@ def open_found(stat: Stat, belongs: Callable[[Stat], bool]) -> Handle | None:
         os.close(fd)
         return None
     return Handle(stat.key, fd)
-
-
-def become_subreaper() -> None:
-    """Make every orphan below this process its child, instead of PID 1's: prctl(2), PR_SET_CHILD_SUBREAPER."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise CoordError(f"can't become a subreaper: {os.strerror(ctypes.get_errno())}")
 
 
 def reap() -> dict[int, tuple[int | None, str | None]]:

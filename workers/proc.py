@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from coord.messages import COMMAND_MAX, clip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from workers.events import Key
 
@@ -72,13 +72,14 @@ def read_command(stat: Stat) -> str:
     return clip("".join(c if c.isprintable() else " " for c in line) or f"[{stat.name}]", COMMAND_MAX)
 
 
-def descendants(root: int) -> list[Stat]:
-    """Everything alive below a process, parents before their children. One look: what moves meanwhile can be missed."""
+def descendants(root: int, spare: Collection[int] = ()) -> list[Stat]:
+    """Everything alive below a process but `spare`, parents first. One look: what moves meanwhile can be missed."""
     found: list[Stat] = []
     parents = [root]
     children_of = _children if _has_children_file() else _children_by_scan()
     while parents:
-        below = [stat for parent in parents for pid in children_of(parent) if (stat := read_stat(pid))]
+        pids = [pid for parent in parents for pid in children_of(parent) if pid not in spare]
+        below = [stat for pid in pids if (stat := read_stat(pid))]
         found += [stat for stat in below if stat.alive]
         parents = [stat.pid for stat in below]
     return found

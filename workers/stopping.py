@@ -72,6 +72,11 @@ class State:
         return self.plan.steps[self.step]
 
     @property
+    def kill_at_s(self) -> float:
+        """When hold-outs are killed."""
+        return self.began_s + self.plan.kill_at_s
+
+    @property
     def survivors(self) -> tuple[Process, ...]:
         """Processes that outlived the whole plan."""
         return tuple(process for process in self.processes.values() if process.outcome is Outcome.SURVIVED)

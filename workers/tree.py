@@ -9,23 +9,36 @@ import os
 from typing import TYPE_CHECKING
 
 from workers.events import Exit, Found, Key, Left, Seen
-from workers.handles import Handle, become_subreaper, open_child, open_found, reap
+from workers.handles import Handle, open_child, open_found, reap
+from workers.prctl import become_subreaper
 from workers.proc import Stat, descendants, read_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 PROOF = "subreaper"
 LOOKS_MAX = 50  # a tree that changes during so many looks in a row is looked at again later
 
 
 class Tree:
-    """The processes of one agent. `watch(handle)` is called for each new one, `forget(handle)` before it is closed."""
+    """The processes of one agent. `watch(handle)` is called for each new one, `forget(handle)` before it is closed.
 
-    def __init__(self, watch: Callable[[Handle], None], forget: Callable[[Handle], None]) -> None:
+    `label`: of those that belong to no child. `spare`: pids of our own helpers, which belong to nobody's tree.
+    """
+
+    def __init__(
+        self,
+        watch: Callable[[Handle], None],
+        forget: Callable[[Handle], None],
+        *,
+        label: str = "",
+        spare: Collection[int] = (),
+    ) -> None:
         become_subreaper()
         self._watch = watch
         self._forget = forget
+        self._label = label
+        self._spare = spare
         self._handles: dict[Key, Handle] = {}
         self._labels: dict[int, str] = {}  # of the children, by pid
         self._exits: dict[int, tuple[int | None, str | None]] = {}
@@ -44,7 +57,7 @@ class Tree:
         """
         empty_before = False
         for _ in range(LOOKS_MAX):
-            stats = descendants(os.getpid())
+            stats = descendants(os.getpid(), self._spare)
             found = self._hold_all(stats)
             if found:
                 return Seen(found, complete=True)
@@ -103,7 +116,7 @@ class Tree:
         return tuple(found)
 
     def _first_label(self) -> str:
-        return next(iter(self._labels.values()), "")
+        return next(iter(self._labels.values()), self._label)
 
     def _hold(self, handle: Handle) -> None:
         self._handles[handle.key] = handle

@@ -104,6 +104,17 @@ def test_a_second_sigterm_does_not_hurry_and_a_second_sigint_kills(lab: Lab, job
     assert lab.status(job)["verdict"] == "forced"
 
 
+def test_under_nohup_a_hang_up_changes_nothing(lab: Lab, job: str) -> None:
+    """Who ignores SIGHUP from the start, as nohup makes it, goes on ignoring it; SIGTERM still works."""
+    run = lab.start(COORD, "run", "--job-id", job, "--", "sleep", "600", program="nohup")
+    until(lambda: (lab.status(job) or {"agents": ()})["agents"], "the agent")
+    run.signal(signal.SIGHUP)
+    run.signal(signal.SIGTERM)
+    ended = run.end()
+    assert ended.code == 143
+    assert any("SIGTERM received" in line for line in ended.said)
+
+
 def test_a_signal_before_the_start_starts_nothing(lab: Lab, job: str, tmp_path: Path) -> None:
     """Stop works at every instant: a signal while it joins ends it, and leaves nobody waiting for this host."""
     for delay_s in (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4):

@@ -1,0 +1,116 @@
+"""Our own death is safe: kill any one process of ours, at any instant, and nothing of the job is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness import COORD, MARK, NASTY, kill, surroundings, until
+
+if TYPE_CHECKING:
+    from tests.harness import Lab
+
+RUNS = int(os.environ.get("COORD_TEST_DEATHS", "16"))
+
+
+def test_a_dead_agents_processes_are_stopped_and_told(lab: Lab, job: str) -> None:
+    """SIGKILL of the agent: its guardian runs the plan on the whole tree, reports it, and the job fails."""
+    other = lab.run(job, "sleep", "600", host="b")
+    run = lab.run(job, sys.executable, NASTY, "family", "3", host="a")
+    assert run.popen.stdout
+    run.popen.stdout.readline()
+    agent_pid = run.agent_pid
+    kill(agent_pid, lab.token)
+    ended = run.end()
+    assert ended.code == 1
+    assert "was killed by SIGKILL" in ended.said[-1]
+    assert "nothing of it is left" in ended.said[-1]
+    assert other.end().code == 143
+    status = until(lambda: (found := lab.status(job))["verdict"] and found, "the verdict")
+    assert status["verdict"] == "clean"
+    assert (status["first_failure"]["pid"], status["first_failure"]["signal"]) == (agent_pid, "SIGKILL")
+    outcomes = {process["outcome"] for agent in status["agents"] for process in agent["processes"]}
+    assert outcomes == {"terminated"}
+    assert {agent["proof"] for agent in status["agents"]} == {"subreaper"}
+
+
+def test_hold_outs_of_a_dead_agent_are_killed(lab: Lab, job: str) -> None:
+    """The guardian's plan is the agent's: asked first, then killed at the deadline."""
+    run = lab.run(job, sys.executable, NASTY, "deaf", options=("--grace", "1s"))
+    assert run.popen.stdout
+    run.popen.stdout.readline()
+    kill(run.agent_pid, lab.token)
+    assert run.end().code == 1
+    status = until(lambda: (found := lab.status(job))["verdict"] and found, "the verdict")
+    assert status["verdict"] == "forced"
+
+
+def test_a_dead_guardian_makes_the_agent_run_the_plan(lab: Lab, job: str) -> None:
+    """SIGKILL of the guardian: the kernel tells the agent, which stops its processes in order."""
+    run = lab.run(job, "sleep", "600")
+    run.popen.kill()
+    run.popen.wait()
+    status = until(lambda: (found := lab.status(job))["verdict"] and found, "the verdict")
+    assert (status["verdict"], status["request"]["cause"]) == ("clean", "drain")
+    until(lambda: not lab.left(), "everything to be gone")
+
+
+def test_without_a_guardian_an_orphan_stays(lab: Lab, job: str) -> None:
+    """The negative control: the same death with no guardian leaves the command running, and the verdict says so."""
+    bare = [sys.executable, "-c", "from coord.cli import main; main()", "run", "--job-id", job, "--", "sleep", "600"]
+    with subprocess.Popen(bare, env={**surroundings(), **lab.environment, MARK: lab.token}) as run:
+        until(lambda: (lab.status(job) or {"agents": ()})["agents"], "the agent")
+        until(lambda: "sleep 600 " in lab.left().values(), "the command")
+        run.kill()
+    assert list(lab.left().values()) == ["sleep 600 "]
+    lab.close()
+
+
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_a_death_at_any_instant_leaves_nothing(lab: Lab, job: str, seed: int) -> None:
+    """Agent or guardian, killed at a random instant of starting, running, stopping or killing: nothing stays."""
+    chance = random.Random(seed)
+    program = chance.choice(["deaf", "family", "cleans_up", "reborn"])
+    run = lab.start("run", "--job-id", job, "--grace", "300ms", "--", sys.executable, NASTY, program, "2")
+    if chance.random() < 0.5:
+        until(lambda: not run.running or (lab.status(job) or {"agents": ()})["agents"], "the agent to join")
+        lab.start("shutdown", "--job-id", job, "--no-wait")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.popen.wait(chance.uniform(0, 0.9))  # the instant is what this varies
+    with contextlib.suppress(OSError, ValueError):  # it may have ended by now, or not have begun
+        kill(chance.choice([run.popen.pid, run.agent_pid]), lab.token)
+    until(lambda: not [command for command in lab.left().values() if "nasty" in command or "sleep" in command], "calm")
+    until(lambda: not lab.left(), "our own processes to be gone too")
+
+
+def test_a_guardian_is_small(lab: Lab, job: str) -> None:
+    """What waits for as long as the job runs costs little: the guardian has loaded nothing but the standard library."""
+    run = lab.run(job, "sleep", "600")
+    loaded = Path(f"/proc/{run.popen.pid}/maps").read_text()
+    assert not any(name in loaded for name in ("hiredis", "_ssl", "_asyncio"))
+    run.signal(signal.SIGTERM)
+    assert run.end().code == 143
+
+
+def test_as_pid_one_it_reaps_orphans(lab: Lab, job: str) -> None:
+    """In a container `coord run` is PID 1: orphans that end leave no zombie behind."""
+    if os.geteuid() != 0:
+        pytest.skip("a pid namespace needs root")
+    script = "for i in $(seq 100); do (setsid sleep 0 &) ; done; sleep 1; ps -eo stat= | grep -c ^Z; exit 0"
+    ended = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", COORD, "run", "--job-id", job, "--", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**surroundings(), **lab.environment, MARK: lab.token},
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (0, "0")

@@ -1,0 +1,30 @@
+"""Two settings of the kernel for this process: prctl(2). Standard library only."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> None:
+    """Make every orphan below this process its child, instead of PID 1's."""
+    _set(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_with_parent(parent_pid: int) -> None:
+    """Have the kernel send SIGTERM to this process when its parent dies, and at once if that is dead already."""
+    _set(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent_pid:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _set(option: int, value: int) -> None:
+    import ctypes  # slow to import, so only where it is needed
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
