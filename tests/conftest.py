@@ -42,7 +42,8 @@ def ledger(server: str) -> Iterator[Ledger]:
 @pytest.fixture
 def lab(server: str, ledger: Ledger) -> Iterator[Lab]:
     """The real command on a real server. Whatever a test started must be gone when it ends."""
-    lab = Lab({"COORD_REDIS_URL": server}, ledger)
+    folder = str(Path(server.removeprefix("unix://")).parent)
+    lab = Lab({"COORD_REDIS_URL": server, "COORD_RUNTIME_DIR": folder}, ledger)
     yield lab
     left = lab.left()
     lab.close()

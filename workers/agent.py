@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,7 @@ from coord.render.text import fenced_words
 from workers import link
 from workers.events import Due, Key
 from workers.outbox import Outbox
+from workers.stop_file import StopFile
 from workers.stopper import Stopper
 from workers.stopping import Phase, Process, State
 from workers.tree import PROOF, Tree
@@ -66,6 +68,7 @@ class Agent:
         failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]] | None = None,
     ) -> None:
         self.info = info
+        self.stop_file = StopFile.of(info.agent_id)
         self.request: ShutdownRequest | None = None
         self._ledger = ledger
         self._record = record
@@ -76,7 +79,13 @@ class Agent:
         self._channel = Channel(ledger, self.hear, self._read_again, log)
         self._tree = Tree(self._watch, self._forget)
         self._stopper = Stopper(
-            plan, self._tree, clock=self._loop.time, wake=self._wake, note=self._note, refused=self._refused
+            plan,
+            self._tree,
+            clock=self._loop.time,
+            wake=self._wake,
+            announce=self._announce,
+            note=self._note,
+            refused=self._refused,
         )
         self._tasks = asyncio.TaskGroup()
         self._background: list[asyncio.Task[None]] = []
@@ -119,6 +128,7 @@ class Agent:
         if self._timer:
             self._timer.cancel()
         self._tree.close()
+        self.stop_file.remove()
         await self._tasks.__aexit__(kind, error, trace)
         await self._channel.close()
 
@@ -176,14 +186,19 @@ class Agent:
         """The job that this agent works for."""
         return self._record.job_id
 
+    def _announce(self, state: State) -> None:
+        """Tell the children before the signal does, and the guardian, who would have to go on from here."""
+        why = asdict(self.request) if self.request else {}
+        facts = {name: why.get(name) for name in ("id", "cause", "by", "reason")}
+        self.stop_file.write({**facts, "kill_at_s": state.kill_at_s})
+        link.tell("stopping", kill_at_s=state.kill_at_s)
+
     def _note(self, before: State) -> None:
         """Log and report what changed."""
         for key, process in self.state.processes.items():
             was = before.processes.get(key)
             if process.outcome is not Outcome.RUNNING and (was is None or was.outcome is not process.outcome):
                 self._note_end(process, before)
-        if self.state.deadline_s != before.deadline_s:
-            link.tell("stopping", kill_at_s=self.state.kill_at_s)
         if self.state.phase is before.phase:
             return
         if self.state.phase is Phase.OVER:

@@ -121,12 +121,12 @@ class CommandRun:
             async with agent:
                 loop.add_signal_handler(signal.SIGCHLD, agent.reap)
                 self._agent = agent
-                self._be_watched(url)
+                self._be_watched(agent, url)
                 if self._signalled:
                     # a cancellation can get lost when what it cancels ends at the same moment; the signal does not
                     agent.stop(self._order.plan)
                 if agent.may_start():
-                    agent.adopt(self._start(), self._label, self._info.command)
+                    agent.adopt(self._start(agent), self._label, self._info.command)
                     agent.report()
                 await agent.over()
         except asyncio.CancelledError:
@@ -142,7 +142,7 @@ class CommandRun:
         self._outlet.drain(FLUSH_S)
         return code
 
-    def _be_watched(self, url: str) -> None:
+    def _be_watched(self, agent: Agent, url: str) -> None:
         """Let the guardian know what it needs to take over; from its answer on it inherits what we start."""
         link.tell(
             "watch",
@@ -153,9 +153,10 @@ class CommandRun:
             plan=self._order.plan.to_list(),
             stop_on_failure=self._order.stop_on_failure,
             by=self._settings.by,
+            stop_file=agent.stop_file.path,
         )
 
-    def _start(self) -> int:
+    def _start(self, agent: Agent) -> int:
         """Start the command in its own session; stdin and stdout are ours, stderr too where it is a terminal."""
         actions: list[tuple[int, int, int]] = []
         if not os.isatty(2):
@@ -166,6 +167,7 @@ class CommandRun:
             "COORD_JOB_ID": self._order.job_id,
             "COORD_AGENT_ID": self._info.agent_id,
             "COORD_LABEL": self._label,
+            **({"COORD_STOP_FILE": agent.stop_file.path} if agent.stop_file.path else {}),
         }
         try:
             return os.posix_spawn(

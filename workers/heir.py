@@ -16,14 +16,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from coord.errors import OWN_ERROR
+from coord.messages import Cause
 from coord.plan import Plan
 from workers.events import Due
 from workers.handles import signal_name
+from workers.stop_file import StopFile
 from workers.stopper import Stopper
 from workers.stopping import Phase
 from workers.tree import PROOF, Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workers.handles import Handle
     from workers.stopping import State
 
@@ -37,7 +41,13 @@ def inherit(told: dict[str, str], status: int, *, crashed: bool) -> int:
     death = {"signal": signal_name(status) if crashed else None, "exit_code": None if crashed else status, "how": how}
     heir = Heir(watch["label"])
     first = heir.tell({"watch": watch, "death": death})
-    state = heir.stop(_plan(watch, json.loads(told.get("stopping", "null"))))
+    stop_file = StopFile(watch["stop_file"])
+    why = {"cause": Cause.FAILURE, "by": watch["by"], "reason": f"the agent {how}"}
+    state = heir.stop(
+        _plan(watch, json.loads(told.get("stopping", "null"))),
+        lambda state: stop_file.write({**why, "kill_at_s": state.kill_at_s}),
+    )
+    stop_file.remove()
     heir.wait_for(first)
     heir.wait_for(heir.tell({"watch": watch, "report": heir.report()}))
     _say(watch, how, state)
@@ -53,10 +63,16 @@ class Heir:
         self._tellers: set[int] = set()
         self._tree = Tree(self._watch, self._forget, label=label, spare=self._tellers)
 
-    def stop(self, plan: Plan) -> State:
+    def stop(self, plan: Plan, announce: Callable[[State], None]) -> State:
         """Run the plan; bounded by its total."""
         self._stopper = Stopper(
-            plan, self._tree, clock=time.monotonic, wake=self._wake, note=lambda _: None, refused=lambda *_: None
+            plan,
+            self._tree,
+            clock=time.monotonic,
+            wake=self._wake,
+            announce=announce,
+            note=lambda _: None,
+            refused=lambda *_: None,
         )
         self._stopper.stop(plan)
         while self._stopper.state.phase is not Phase.OVER:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Stopper:
-    """Feed it events. `clock()`: monotonic seconds; `wake(at_s)`: feed Due then; `note(before)`: what it was before."""
+    """Feed it events. `clock()`: monotonic seconds; `wake(at_s)`: feed Due then.
+
+    `announce(state)`: there is a new deadline, nobody has been signalled for it yet; `note(before)`: the state changed.
+    """
 
     def __init__(
         self,
@@ -28,6 +31,7 @@ class Stopper:
         *,
         clock: Callable[[], float],
         wake: Callable[[float], None],
+        announce: Callable[[State], None],
         note: Callable[[State], None],
         refused: Callable[[Key, str], None],
     ) -> None:
@@ -37,6 +41,7 @@ class Stopper:
         self._tree = tree
         self._clock = clock
         self._wake = wake
+        self._announce = announce
         self._note = note
         self._refused = refused
         self._events: deque[Event] = deque()
@@ -67,6 +72,8 @@ class Stopper:
     def _decide(self, event: Event) -> None:
         before = self.state
         self.state, actions = step(before, event, self._clock())
+        if self.state.deadline_s != before.deadline_s:
+            self._announce(self.state)
         for action in actions:
             self._do(action)
         if self.state.phase is Phase.OVER and before.phase is not Phase.OVER:

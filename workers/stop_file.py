@@ -1,0 +1,45 @@
+"""Tells an agent's children that they are being stopped, before the signal does: the file behind `COORD_STOP_FILE`."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from coord.errors import CoordError
+from coord.settings import runtime_dir
+
+FOLDER = "stops"
+
+
+class StopFile:
+    """One agent's file. Where none can be made, children are only signalled."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, agent_id: str) -> StopFile:
+        """Choose the file's place, in the user's runtime directory."""
+        try:
+            folder = runtime_dir() / FOLDER
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except (CoordError, OSError):
+            return cls(None)
+        return cls(str(folder / f"{agent_id.replace('/', '_')}.json"))
+
+    def write(self, facts: dict[str, Any]) -> None:
+        """Say it, or say it anew; whoever reads sees the whole old text or the whole new one."""
+        if self.path is None:
+            return
+        draft = f"{self.path}.new"
+        with suppress(OSError):
+            Path(draft).write_text(json.dumps(facts))
+            os.replace(draft, self.path)  # noqa: PTH105
+
+    def remove(self) -> None:
+        """Take it away when nobody is left to read it."""
+        if self.path:
+            Path(self.path).unlink(missing_ok=True)
