@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 GUARDED = ("run",)
@@ -9,6 +10,7 @@ GUARDED = ("run",)
 
 def main() -> None:
     """Run the command; under a guardian where it starts processes."""
+    _open_standard_streams()
     if sys.argv[1:2] and sys.argv[1] in GUARDED:
         from workers.guardian import guard
 
@@ -18,6 +20,16 @@ def main() -> None:
     from coord import cli
 
     cli.main()
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null in the place of a standard stream that is closed, lest a socket takes its number."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003  # the lowest free number: this one
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115  # lives as long as the process
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -102,6 +103,14 @@ def test_a_second_sigterm_does_not_hurry_and_a_second_sigint_kills(lab: Lab, job
     run.signal(signal.SIGINT)
     assert run.end().code == 137
     assert lab.status(job)["verdict"] == "forced"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_changes_nothing(lab: Lab, job: str, closed: str) -> None:
+    """A standard stream that was closed is not replaced by a socket: the command runs, and its code comes back."""
+    script = f"exec {COORD} run --job-id {shlex.quote(job)} -- sh -c 'echo out; echo err >&2; exit 3' {closed}"
+    assert lab.start("-c", script, program="sh").end().code == 3
+    assert lab.status(job)["first_failure"]["exit_code"] == 3
 
 
 def test_under_nohup_a_hang_up_changes_nothing(lab: Lab, job: str) -> None:
