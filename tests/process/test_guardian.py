@@ -82,11 +82,12 @@ def victim(run: Started, *, agent: bool) -> int:
 
 
 @pytest.mark.parametrize("seed", range(RUNS))
-def test_a_death_at_any_instant_leaves_nothing(lab: Lab, job: str, seed: int) -> None:
+def test_a_death_at_any_instant_leaves_nothing(lab: Lab, job: str, seed: int, tmp_path: Path) -> None:
     """Agent or guardian, killed at a random instant of starting, running, stopping or killing: nothing stays."""
     chance = random.Random(seed)
     program = chance.choice(["deaf", "family", "cleans_up", "reborn"])
-    run = lab.start("run", "--job-id", job, "--grace", "300ms", "--", sys.executable, NASTY, program, "2")
+    argument = str(tmp_path / "note") if program == "cleans_up" else "2"
+    run = lab.start("run", "--job-id", job, "--grace", "300ms", "--", sys.executable, NASTY, program, argument)
     if chance.random() < 0.5:
         until(lambda: not run.running or (lab.status(job) or {"agents": ()})["agents"], "the agent to join")
         lab.start("shutdown", "--job-id", job, "--no-wait")
