@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from coord.errors import CoordError, NoSuchJobError
-from coord.messages import Cause, Event, ShutdownRequest
+from coord.messages import Cause, Event, ShutdownRequest, one_line
 from coord.plan import Plan
 from coord.record import LEASE_S, Answer, Record
 
@@ -96,7 +96,7 @@ def _concerns(event: Event, snapshot: Snapshot) -> bool:
 
 def new_request(job_id: str, cause: Cause, by: str, reason: str) -> ShutdownRequest:
     """Make a wish; the record gives it its time, and its plan if the wish has none of its own."""
-    return ShutdownRequest(secrets.token_hex(8), job_id, cause, by, reason, Plan.of())
+    return ShutdownRequest(secrets.token_hex(8), job_id, cause, one_line(by), one_line(reason), Plan.of())
 
 
 def no_such_job(job_id: str) -> NoSuchJobError:

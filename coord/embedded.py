@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coord.errors import UnreachableError
+from coord.plan import parse_duration
 from coord.settings import runtime_dir
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _is_kept(folder: Path) -> bool:
 
 def _spawn_keeper(folder: Path) -> None:
     """Start the keeper in a session of its own: no Ctrl-C and no hang-up of ours reaches it. It detaches itself."""
-    idle_s = os.environ.get("COORD_EMBEDDED_IDLE_S", str(IDLE_S))
+    idle_s = str(parse_duration(os.environ.get("COORD_EMBEDDED_IDLE_S", str(IDLE_S))))
     with (folder / "keeper.log").open("ab") as log:
         subprocess.run(
             [sys.executable, "-m", "coord.embedded", str(folder), idle_s],

@@ -7,6 +7,7 @@ that says why not. Unknown fields are ignored, so that a newer coord can add som
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -139,8 +140,12 @@ class AgentReport:
     all_gone_ms: float | None = None
 
     def count(self, outcome: Outcome) -> int:
-        """Count the processes that ended so."""
-        return sum(process.outcome is outcome for process in self.processes)
+        """Count the listed processes that ended so."""
+        return self.counts().get(outcome, 0)
+
+    def counts(self) -> dict[Outcome, int]:
+        """Count the listed processes by how they ended."""
+        return Counter(process.outcome for process in self.processes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,11 @@ def encode(message: AgentInfo | FirstFailure | AgentReport) -> str:
 def clip(text: str, limit: int = TEXT_MAX) -> str:
     """Shorten a text to its limit, showing that it was."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def one_line(text: str) -> str:
+    """Make a text fit to stand in a line at somebody's terminal: no line breaks, no control characters."""
+    return clip(" ".join("".join(char if char.isprintable() else " " for char in text).split()))
 
 
 def decode_control(data: bytes) -> ShutdownRequest:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 RETAIN_S = 7 * 24 * 3600
 BEAT_S = 2.0
 LEASE_S = 10.0  # four beats may be lost
+PATIENCE_S = 2 * BEAT_S
 DEFAULT_PLAN = dump(Plan.of().to_list())  # for a job of which no agent declared one
 
 T_co = TypeVar("T_co", covariant=True)
@@ -92,25 +93,28 @@ class Record:
         report: AgentReport,
         kind: str,
         *,
+        counts: dict[Outcome, int] | None = None,
         signal_age_s: float | None = None,
         gone_age_s: float | None = None,
     ) -> Call[None]:
         """Keep the agent's word. `kind`: `agent.running`, `agent.stopping`, `agent.killing`; last, `agent.stopped`.
 
+        `counts`: processes by outcome, where they are to be told as they were, or are more than the report lists.
         Ages: seconds since its first signal, and since all were seen gone.
         """
         # without proof, somebody may be left: the verdict must not be better than `incomplete`
         unproved = kind == "agent.stopped" and report.proof is None
-        counts = {outcome.value: count for outcome in Outcome if (count := report.count(outcome))}
-        detail = {"agent_id": info.agent_id, "host": info.host, "label": info.label, **counts}
+        counted = counts if counts is not None else report.counts()
+        told = {outcome.value: count for outcome, count in counted.items()}
+        detail = {"agent_id": info.agent_id, "host": info.host, "label": info.label, **told}
         return self._call(
             "report",
             info.agent_id,
             encode(report),
             kind,
             dump(detail),
-            report.count(Outcome.KILLED),
-            max(report.count(Outcome.SURVIVED), int(unproved)),
+            counted.get(Outcome.KILLED, 0),
+            max(counted.get(Outcome.SURVIVED, 0), int(unproved)),
             "" if signal_age_s is None else _us(signal_age_s),
             "" if gone_age_s is None else _us(gone_age_s),
             decode=_nothing,
@@ -120,9 +124,12 @@ class Record:
         """Renew the lease; `exists` with the request when the job has one, `unknown` when the record lost the agent."""
         return self._call("beat", agent_id, _us(lease_s), decode=_answer)
 
-    def settle(self, bound_s: float) -> Call[None]:
-        """Declare lost who holds no live lease, and everybody once `bound_s` has passed since the request."""
-        return self._call("settle", _us(bound_s), decode=_nothing)
+    def settle(self, bound_s: float, patience_s: float = PATIENCE_S) -> Call[None]:
+        """Declare lost who holds no live lease, and everybody once `bound_s` has passed since the request.
+
+        Not within `patience_s` of the request: leases may have run out while Redis was away.
+        """
+        return self._call("settle", _us(bound_s), _us(patience_s), decode=_nothing)
 
     def snapshot(self) -> Call[Snapshot | None]:
         """Read the job; None when nobody ever joined it."""

@@ -7,13 +7,13 @@ Signals to processes never wait for Redis: reports leave through a queue of thei
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from coord.channel import Channel
-from coord.errors import CoordError, RefusedError
 from coord.messages import (
     PROCESSES_MAX,
     AgentInfo,
@@ -23,10 +23,9 @@ from coord.messages import (
     ShutdownRequest,
 )
 from coord.plan import Plan
-from coord.record import BEAT_S
-from coord.render.text import fenced_words
 from workers import link
 from workers.events import Due, Key
+from workers.membership import Membership
 from workers.outbox import Outbox
 from workers.stop_file import StopFile
 from workers.stopper import Stopper
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from workers.handles import Handle
 
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
-SUBSCRIBE_S = 10.0
+URGENT_S = 300.0  # and when other hosts have to be stopped: nobody else would tell them
 ABORT_S = 10.0  # how long the end may take when the agent itself failed
 
 _STATES = {Phase.RUNNING: AgentState.RUNNING, Phase.OVER: AgentState.STOPPED}  # else it is stopping
@@ -70,13 +69,13 @@ class Agent:
         self.info = info
         self.stop_file = StopFile.of(info.agent_id)
         self.request: ShutdownRequest | None = None
-        self._ledger = ledger
+        self.told = False  # the record has all that this agent had to tell
         self._record = record
         self._log = log
         self._failed = failed
         self._loop = asyncio.get_running_loop()
-        self._plan = plan
-        self._channel = Channel(ledger, self.hear, self._read_again, log)
+        self._membership = Membership(ledger, record, info, plan=plan, log=log, heard=self.hear, rejoined=self.report)
+        self._channel = Channel(ledger, self.hear, self._membership.beat, log)
         self._tree = Tree(self._watch, self._forget)
         self._stopper = Stopper(
             plan,
@@ -93,24 +92,17 @@ class Agent:
         self._stirred: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
+        self._patience_s = REPORT_S
 
     async def __aenter__(self) -> Self:
         """Subscribe, then join: a request made after the join is heard, one made before it refuses the join."""
         try:
-            await self._ledger.remember(self.job_id)
-            async with asyncio.timeout(SUBSCRIBE_S):
-                await self._channel.open()
-            answer = await self._ledger.run(self._record.join(self.info, self._plan))
-            if answer.request is not None:
-                raise RefusedError(f"{fenced_words(answer.request)}: nothing of it may start", "Use a new job id")
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                await self._take_back()
+            await self._membership.join(self._channel)
+        except BaseException:
             await self._channel.close()
             raise
-        self._log.info("agent.joined")
         await self._tasks.__aenter__()
-        for work in (self._channel.listen(), self._beat(), self._outbox.send()):
+        for work in (self._channel.listen(), self._membership.keep(), self._outbox.send()):
             self._background.append(self._tasks.create_task(work))
         return self
 
@@ -129,7 +121,10 @@ class Agent:
             self._timer.cancel()
         self._tree.close()
         self.stop_file.remove()
-        await self._tasks.__aexit__(kind, error, trace)
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            await self._tasks.__aexit__(kind, error, trace)
+        else:  # an error of ours goes on as it is: in a group, its exit code would be hidden
+            await self._tasks.__aexit__(None, None, None)
         await self._channel.close()
 
     # -- what comes in -------------------------------------------------------------------------------------------------
@@ -157,7 +152,7 @@ class Agent:
         if known and known.id == request.id and known.rev >= request.rev:
             return
         self.request = request
-        self._stopper.stop(request.plan, request.elapsed_s)  # signals first, words later
+        self._stopper.stop(request.plan, request.elapsed_s, hurried=request.rev > 1)  # signals first, words later
         self._log.info(
             "shutdown.requested", request=request.id, cause=request.cause, by=request.by, reason=request.reason
         )
@@ -171,7 +166,7 @@ class Agent:
     async def over(self) -> None:
         """Wait until every process is gone or has survived the plan, and the record knows it."""
         await self._over.wait()
-        await self._outbox.empty(REPORT_S)
+        self.told = await self._outbox.empty(self._patience_s)
 
     def ask(self, call: Call[Answer]) -> None:
         """Send a call to the record when those before it are through; the request in its answer is heard."""
@@ -179,6 +174,7 @@ class Agent:
         async def made() -> Call[Answer]:
             return call
 
+        self._patience_s = URGENT_S
         self._outbox.put(made)
 
     @property
@@ -202,6 +198,7 @@ class Agent:
         if self.state.phase is before.phase:
             return
         if self.state.phase is Phase.OVER:
+            self._membership.over = True
             self._log.info("agent.stopped", proved=self.state.proved, survivors=len(self.state.survivors))
             self._over.set()
         self.report()
@@ -217,14 +214,16 @@ class Agent:
         failing = process.exit_code != 0 or process.signal is not None
         if before.phase is Phase.RUNNING and process.found.child and failing and self._failed:
             self._stopper.stop(self.state.plan)
+            self._patience_s = URGENT_S
             self._outbox.put(partial(self._failed, process))
 
     def report(self) -> None:
         """Put the agent's word into the queue; it is made when it is sent, so it is never stale."""
         word = "stopped" if self.state.phase is Phase.OVER else self.state.phase.value
-        self._outbox.put(partial(self._report, f"agent.{word}"))
+        counts = Counter(process.outcome for process in self.state.processes.values())
+        self._outbox.put(partial(self._report, f"agent.{word}", counts))
 
-    async def _report(self, kind: str) -> Call[None] | None:
+    async def _report(self, kind: str, counts: dict[Outcome, int]) -> Call[None] | None:
         if self.state.phase is Phase.OVER and kind != "agent.stopped":
             return None  # the last word follows at once
         now_s = self._loop.time()
@@ -234,33 +233,10 @@ class Agent:
             self.info,
             AgentReport(state, proof, self.state.reports()[:PROCESSES_MAX]),
             kind,
+            counts=counts,
             signal_age_s=_age(self._stopper.first_signal_s, now_s),
             gone_age_s=_age(self._stopper.all_gone_s if self.state.proved else None, now_s),
         )
-
-    # -- tasks ---------------------------------------------------------------------------------------------------------
-
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT_S)
-            with suppress(CoordError):  # the channel says that Redis is away; the next beat tries again
-                await self._read_again()
-
-    async def _read_again(self) -> None:
-        answer = await self._ledger.run(self._record.beat(self.info.agent_id))
-        if answer.word == "unknown" and self.state.phase is not Phase.OVER:
-            self._log.warning("record.lost", hint="the server lost the job's record; joining again")
-            answer = await self._ledger.run(self._record.join(self.info, self._plan))
-            self.report()
-        if answer.request:
-            self.hear(answer.request)
-
-    async def _take_back(self) -> None:
-        """A join that was interrupted may have reached the record: say that nothing was started."""
-        nothing = AgentReport(AgentState.STOPPED, PROOF)
-        with suppress(CoordError, TimeoutError):
-            async with asyncio.timeout(SUBSCRIBE_S):
-                await self._ledger.run(self._record.report(self.info, nothing, "agent.stopped"))
 
     # -- handles -------------------------------------------------------------------------------------------------------
 

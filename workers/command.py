@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
@@ -23,14 +24,14 @@ from coord.messages import (
     AgentInfo,
     Cause,
     FirstFailure,
-    Outcome,
     clip,
 )
 from coord.plan import Plan
 from coord.record import Record
-from coord.render.text import failure_words, milliseconds, why
+from coord.render.text import failure_words
 from workers import link
 from workers.agent import Agent
+from workers.ending import Ending
 from workers.handles import signal_number
 from workers.outlet import Outlet
 from workers.stderr_tail import StderrTail
@@ -45,8 +46,7 @@ if TYPE_CHECKING:
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAIL_S = 0.05  # how long a failure's report waits for the last words on stderr
 FLUSH_S = 1.0  # how long the end waits for a slow reader of our stderr
-TERMINATED = 128 + signal.SIGTERM
-KILLED = 128 + signal.SIGKILL
+LOOK_S = 0.01
 ENOENT_HINT = "Correct the command after `--`"
 
 
@@ -88,7 +88,7 @@ class CommandRun:
         self._label = order.label or clip(Path(order.argv[0]).name, 64)
         self._record = Record(order.job_id, settings.retain_s)
         self._info = AgentInfo(
-            agent_id=f"{settings.host}-{os.getpid()}-{secrets.token_hex(2)}",
+            agent_id=f"{settings.host}-{os.getpid()}-{secrets.token_hex(4)}",
             host=settings.host,
             label=self._label,
             pid=os.getpid(),
@@ -98,6 +98,7 @@ class CommandRun:
         self._tail: StderrTail | None = None
         self._agent: Agent | None = None
         self._signalled: list[signal.Signals] = []
+        self._drained_by: str | None = None  # the signal that began the stop, if one did
 
     async def run(self, url: str) -> int:
         """Join, start, watch, report."""
@@ -123,10 +124,11 @@ class CommandRun:
                 self._agent = agent
                 self._be_watched(agent, url)
                 if self._signalled:
+                    self._drained_by = self._signalled[0].name
                     # a cancellation can get lost when what it cancels ends at the same moment; the signal does not
                     agent.stop(self._order.plan)
                 if agent.may_start():
-                    agent.adopt(self._start(agent), self._label, self._info.command)
+                    agent.adopt(self._start_or_fail(agent, url), self._label, self._info.command)
                     agent.report()
                 await agent.over()
         except asyncio.CancelledError:
@@ -138,7 +140,7 @@ class CommandRun:
                 link.tell("over")
             await ledger.close()
             self._outlet.drain(FLUSH_S)
-        code = self._end(agent)
+        code = await self._end(agent)
         self._outlet.drain(FLUSH_S)
         return code
 
@@ -156,7 +158,18 @@ class CommandRun:
             stop_file=agent.stop_file.path,
         )
 
-    def _start(self, agent: Agent) -> int:
+    def _start_or_fail(self, agent: Agent, url: str) -> int:
+        """Start it; a rank that can't be started is missing to the others as much as one that failed."""
+        try:
+            return self._start(agent, url)
+        except CoordError as error:
+            if self._order.stop_on_failure:
+                reason = f"{self._label} on host {self._settings.host} could not be started: {error.message}"
+                wish = new_request(self._order.job_id, Cause.FAILURE, self._settings.by, reason)
+                agent.ask(self._record.request(wish, None))
+            raise
+
+    def _start(self, agent: Agent, url: str) -> int:
         """Start the command in its own session; stdin and stdout are ours, stderr too where it is a terminal."""
         actions: list[tuple[int, int, int]] = []
         if not os.isatty(2):
@@ -164,6 +177,7 @@ class CommandRun:
             actions = [(os.POSIX_SPAWN_DUP2, self._tail.write_fd, 2)]
         environment = {
             **os.environ,
+            "COORD_REDIS_URL": url,  # what is called inside of the job means the same record
             "COORD_JOB_ID": self._order.job_id,
             "COORD_AGENT_ID": self._info.agent_id,
             "COORD_LABEL": self._label,
@@ -198,12 +212,13 @@ class CommandRun:
         self._signalled.append(number)
         agent = self._agent
         if agent is None:
-            if self._task:
+            if self._task and len(self._signalled) == 1:
                 self._task.cancel()
             return
         if self._signalled.count(signal.SIGINT) > 1:
             agent.stop(Plan.now(self._order.plan.kill_wait_s))
         elif len(self._signalled) == 1 and agent.state.phase is Phase.RUNNING:
+            self._drained_by = number.name
             agent.stop(self._order.plan)
             if self._order.stop_on_failure:
                 reason = f"{number.name} reached `coord run` of {self._label} on host {self._settings.host}"
@@ -231,39 +246,26 @@ class CommandRun:
         self._outlet.say(f"{self._signalled[0].name} received before {self._label} was started")
         return 128 + self._signalled[0]
 
-    def _end(self, agent: Agent) -> int:
-        if self._tail:
-            self._tail.flush(FLUSH_S)
-        child = next((process for process in agent.state.processes.values() if process.found.child), None)
-        if child is None:
-            self._outlet.say(f"{self._why(agent)}; {self._label} was not started")
-            return TERMINATED
-        for survivor in agent.state.survivors:
-            self._outlet.say(
-                f"process {survivor.found.key[0]} ({survivor.found.command}) survived SIGKILL and is still there"
-            )
-        if child.outcome is Outcome.EXITED:
-            return self._own_end(agent, child)
-        took = milliseconds(None if child.took_s is None else child.took_s * 1000)
-        how = "left when asked" if child.outcome is Outcome.TERMINATED else "had to be killed"
-        self._outlet.say(f"{self._why(agent)}; {self._label} {how}, after {took}")
-        return TERMINATED if child.outcome is Outcome.TERMINATED else KILLED
+    async def _end(self, agent: Agent) -> int:
+        ending = Ending(
+            job_id=self._order.job_id,
+            label=self._label,
+            state=agent.state,
+            request=agent.request,
+            drained_by=self._drained_by,
+            stop_on_failure=self._order.stop_on_failure,
+            told=agent.told,
+            signal_number=signal_number,
+        )
+        await self._pass_on_stderr(wait=ending.ended_by_itself)
+        for line in ending.lines():
+            self._outlet.say(line)
+        return ending.code()
 
-    def _own_end(self, agent: Agent, child: Process) -> int:
-        """It ended by itself, so its exit code is ours."""
-        left = [process for process in agent.state.processes.values() if process is not child]
-        if left:
-            self._outlet.say(f"{self._label} ended and left {len(left)} more of its processes, which were stopped")
-        code = child.exit_code if child.signal is None else 128 + signal_number(child.signal)
-        if code and self._order.stop_on_failure:
-            how = f"was killed by {child.signal}" if child.signal else f"exited with code {code}"
-            self._outlet.say(f"{self._label} {how}; job {self._order.job_id} is stopped on all hosts")
-        return code or 0
-
-    def _why(self, agent: Agent) -> str:
-        if self._signalled:
-            everywhere = f"; job {self._order.job_id} is stopped on all hosts" if self._order.stop_on_failure else ""
-            return f"{self._signalled[0].name} received{everywhere}"
-        if agent.request:
-            return f"job {self._order.job_id} was shut down {why(agent.request)}"
-        return f"job {self._order.job_id} was stopped"
+    async def _pass_on_stderr(self, *, wait: bool) -> None:
+        """Wait for who reads our stderr: as long as the command itself would have, but not for long after a stop."""
+        end_s = time.monotonic() + FLUSH_S
+        while self._tail and not self._tail.passed and (wait or time.monotonic() < end_s):
+            if self._signalled:
+                wait = False
+            await asyncio.sleep(LOOK_S)

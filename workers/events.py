@@ -47,10 +47,14 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """The job, or a person at this agent, wants it stopped by this plan, which began `elapsed_s` ago."""
+    """The job, or a person at this agent, wants it stopped by this plan, which began `elapsed_s` ago.
+
+    `hurried`: it was made more urgent after it had been requested.
+    """
 
     plan: Plan
     elapsed_s: float = 0.0
+    hurried: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,9 @@ class _Guardian:
         return inherit(self._told, status.si_status, crashed=crashed)
 
     def _link_has_more(self) -> bool:
-        return bool(select.select([self._link], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 def _nothing(_number: int, _frame: object) -> None:

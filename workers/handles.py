@@ -8,17 +8,22 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coord.errors import CoordError
 from workers.proc import read_stat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from workers.events import Key
     from workers.proc import Stat
+
+SPARE_FDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,9 @@ class Handle:
 
     def gone(self) -> bool:
         """Tell whether it has ended: a pidfd is readable from then on, pidfd_open(2)."""
-        return bool(select.select([self.fd], [], [], 0)[0])
+        poll = select.poll()  # select(2) knows no descriptor above 1023
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Give the handle back."""
@@ -67,6 +74,7 @@ def open_found(stat: Stat, belongs: Callable[[Stat], bool]) -> Handle | None:
     Looking again after opening closes the gap in which the pid could have gone to a stranger.
     """
     _refuse_ours(stat.pid)
+    _need_spare_descriptors()
     try:
         fd = os.pidfd_open(stat.pid)
     except ProcessLookupError:
@@ -76,6 +84,18 @@ def open_found(stat: Stat, belongs: Callable[[Stat], bool]) -> Handle | None:
         os.close(fd)
         return None
     return Handle(stat.key, fd)
+
+
+def childless(spare: Collection[int] = ()) -> bool:
+    """Tell whether this process has no child, dead or alive, but `spare`: waitid(2) then fails with ECHILD."""
+    if spare:
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        return {int(pid) for pid in children} <= set(spare)
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def reap() -> dict[int, tuple[int | None, str | None]]:
@@ -107,6 +127,13 @@ def signal_number(name: str) -> int:
     if name.startswith("SIGRTMIN+"):
         return signal.SIGRTMIN + int(name.removeprefix("SIGRTMIN+"))
     return signal.Signals[name].value
+
+
+def _need_spare_descriptors() -> None:
+    """Raise OSError (EMFILE) while a few descriptors are left: reading /proc and talking to Redis need some, too."""
+    with ExitStack() as opened:
+        for _ in range(SPARE_FDS):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 def _refuse_ours(pid: int) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     # made when it is sent, so that what it says is never stale; None: nothing to say any more
     MakeCall: TypeAlias = Callable[[], Awaitable[Call[Answer] | Call[None] | None]]
 
-RETRY_S = 0.2
+RETRY_S = 0.1
+RETRY_MAX_S = 1.0
 
 
 class Outbox:
@@ -41,26 +42,29 @@ class Outbox:
         """Send until cancelled."""
         while True:
             make = await self._queue.get()
-            sent = False
-            while not sent:
-                sent = await self._sent(make)
-                await asyncio.sleep(0 if sent else RETRY_S)
+            retry_s = RETRY_S
+            while not await self._sent(make, first=retry_s == RETRY_S):
+                await asyncio.sleep(retry_s)
+                retry_s = min(RETRY_MAX_S, retry_s * 2)
             self._queue.task_done()
 
-    async def empty(self, wait_s: float) -> None:
-        """Wait until all are sent, or say that they could not be."""
+    async def empty(self, wait_s: float) -> bool:
+        """Wait until all are sent; False, and a word in the log, when they could not be."""
         try:
             async with asyncio.timeout(wait_s):
                 await self._queue.join()
         except TimeoutError:
             self._log.error("report.lost", waited_s=wait_s, hint="the verdict will not count this host as stopped")
+            return False
+        return True
 
-    async def _sent(self, make: MakeCall) -> bool:
+    async def _sent(self, make: MakeCall, *, first: bool) -> bool:
         try:
             call = await make()
             answer = await self._ledger.run(call) if call else None
         except CoordError as error:
-            self._log.warning("report.delayed", error=str(error))
+            if first:
+                self._log.warning("report.delayed", error=str(error))
             return False
         if answer and answer.request:
             self._heard(answer.request)

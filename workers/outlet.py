@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import threading
 import time
 
@@ -48,11 +49,19 @@ class Outlet:
 
     def _pump(self) -> None:
         while True:
-            view = memoryview(self._lines.get().encode(errors="replace"))
-            try:
-                while view:
-                    view = view[os.write(self._fd, view) :]
-            except OSError:
-                pass  # who read our stderr is gone; there is nobody left to tell
-            finally:
-                self._lines.task_done()
+            write_all(self._fd, self._lines.get().encode(errors="replace"))
+            self._lines.task_done()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write it all, however slowly it is read; when nobody reads it any more, there is nobody left to tell."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # somebody made it non-blocking for all who share it
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
+        except OSError:
+            return

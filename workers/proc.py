@@ -6,6 +6,7 @@ A pid alone names nobody, since the kernel uses it again; a pid with its start t
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from workers.events import Key
 
+# hidden: mount option hidepid; nothing is concluded from what can't be read, see `handles.childless`
+_GONE_OR_HIDDEN = (FileNotFoundError, ProcessLookupError, PermissionError)
 DEAD = "ZX"  # zombie, and on its way out: proc(5)
 
 
@@ -47,7 +50,7 @@ def read_stat(pid: int) -> Stat | None:
     """Read a process; None when there is none."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+    except _GONE_OR_HIDDEN:
         return None
     # the name stands in brackets and may itself hold brackets and spaces: the last one closes it
     head, _, tail = text.rpartition(")")
@@ -66,7 +69,7 @@ def read_command(stat: Stat) -> str:
     """Give the command line, for people; a kernel thread or a dead process has only a name."""
     try:
         words = Path(f"/proc/{stat.pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
+    except _GONE_OR_HIDDEN:
         words = [b""]
     line = " ".join(word.decode(errors="replace") for word in words)
     return clip("".join(c if c.isprintable() else " " for c in line) or f"[{stat.name}]", COMMAND_MAX)
@@ -94,11 +97,10 @@ def _has_children_file() -> bool:
 def _children(pid: int) -> list[int]:
     """Any thread may be the one that started a child."""
     children: list[int] = []
-    try:
+    with suppress(*_GONE_OR_HIDDEN):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            children += map(int, (task / "children").read_bytes().split())
-    except (FileNotFoundError, ProcessLookupError):
-        pass
+            with suppress(*_GONE_OR_HIDDEN):  # a thread that ends meanwhile hides no other thread's children
+                children += map(int, (task / "children").read_bytes().split())
     return children
 
 

@@ -15,6 +15,7 @@ import time
 from collections import deque
 
 from coord.messages import STDERR_LINES_MAX, TEXT_MAX, clip
+from workers.outlet import write_all
 
 READ_BYTES = 65536
 PENDING_MAX = 4 * TEXT_MAX  # bytes of a line that has no end yet
@@ -46,11 +47,11 @@ class StderrTail:
             last = [*self._lines, self._pending] if self._pending else [*self._lines]
         return tuple(clip(line.decode(errors="replace")) for line in last[-STDERR_LINES_MAX:])
 
-    def flush(self, wait_s: float) -> None:
-        """Wait until what was written so far has been passed on; a grandchild may hold the pipe open for ever."""
-        end_s = time.monotonic() + wait_s
-        self._until_read(wait_s)
-        self._passed.wait(max(0.0, end_s - time.monotonic()))
+    @property
+    def passed(self) -> bool:
+        """Tell whether all that was written so far has been passed on; a grandchild may hold the pipe open for ever."""
+        with self._lock:
+            return not self._thread.is_alive() or (self._passed.is_set() and not self._unread())
 
     def _until_read(self, wait_s: float) -> None:
         end_s = time.monotonic() + wait_s
@@ -78,18 +79,10 @@ class StderrTail:
             if not data:
                 self._passed.set()
                 return
-            self._pass_on(data)
+            write_all(self._out_fd, data)  # who reads it may be gone: the child must not be held up for that
             self._passed.set()
 
     def _keep(self, data: bytes) -> None:
         *whole, rest = (self._pending + data).split(b"\n")
         self._lines.extend(line[:PENDING_MAX] for line in whole[-STDERR_LINES_MAX:])
         self._pending = rest[-PENDING_MAX:]
-
-    def _pass_on(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(self._out_fd, view) :]
-            except OSError:
-                return  # who read our stderr is gone; the child must not be held up for that

@@ -59,9 +59,9 @@ class Stopper:
         finally:
             self._busy = False
 
-    def stop(self, plan: Plan, elapsed_s: float = 0.0) -> None:
+    def stop(self, plan: Plan, elapsed_s: float = 0.0, *, hurried: bool = False) -> None:
         """Have all stopped by this plan; once under way, it can only get more urgent."""
-        self.feed(Requested(plan, elapsed_s))
+        self.feed(Requested(plan, elapsed_s, hurried))
 
     def collect(self, keys: Iterable[Key]) -> None:
         """Take the exits of those among these that are gone."""

@@ -122,7 +122,13 @@ def _leave(state: State, event: Left, now_s: float) -> Result:
 
 
 def _request(state: State, event: Requested, now_s: float) -> Result:
-    """RUNNING, Requested: the plan begins now; a late agent still gives its processes their grace."""
+    """RUNNING, Requested: the plan begins now; a late agent still gives its processes their grace.
+
+    Unless somebody made it more urgent meanwhile: that counts from the request.
+    """
+    if event.hurried:
+        kill_in_s = max(0.0, event.plan.kill_at_s - event.elapsed_s)
+        return _begin(state, event.plan.shortened(Plan.of(kill_in_s, event.plan.kill_wait_s), 0.0), now_s)
     return _begin(state, event.plan, now_s)
 
 
@@ -168,7 +174,7 @@ def _next_step(state: State, _event: Due, now_s: float) -> Result:
 def _sweep(state: State, _event: Due, now_s: float) -> Result:
     """KILLING, Due: look again; at the deadline, who is still there is a survivor."""
     if now_s < state.deadline_s:
-        return state, (Look(), Wake(min(state.deadline_s, now_s + SWEEP_S)))
+        return state, (Wake(min(state.deadline_s, now_s + SWEEP_S)), Look())
     return _over(state, now_s, proved=False)
 
 
@@ -207,12 +213,12 @@ _TABLE: Mapping[tuple[Phase, type[Event]], Callable[..., Result]] = MappingProxy
 
 
 def _enter(state: State, index: int, now_s: float) -> Result:
-    """Begin a step of the plan: its signal to all, then a look for who is not known yet, then the wait."""
+    """Begin a step of the plan: its signal to all, then the wait, and a look for who is not known yet."""
     last = index == len(state.plan.steps) - 1
     deadline_s = now_s + state.plan.steps[index].wait_s
     state = replace(state, phase=Phase.KILLING if last else Phase.STOPPING, step=index, deadline_s=deadline_s)
     state, sends = _send(state, state.alive)
-    return state, (*sends, Look(), Wake(min(deadline_s, now_s + SWEEP_S) if last else deadline_s))
+    return state, (*sends, Wake(min(deadline_s, now_s + SWEEP_S) if last else deadline_s), Look())
 
 
 def _send(state: State, keys: tuple[Key, ...]) -> Result:

@@ -5,11 +5,12 @@ Holds a handle on every process it has seen; signals go through these alone. Dec
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 from workers.events import Exit, Found, Key, Left, Seen
-from workers.handles import Handle, open_child, open_found, reap
+from workers.handles import Handle, childless, open_child, open_found, reap
 from workers.prctl import become_subreaper
 from workers.proc import Stat, descendants, read_command
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
 PROOF = "subreaper"
-LOOKS_MAX = 50  # a tree that changes during so many looks in a row is looked at again later
+LOOKS_MAX = 50  # a tree that hides or changes during so many looks in a row is looked at again later
 
 
 class Tree:
@@ -53,17 +54,16 @@ class Tree:
     def look(self) -> Seen:
         """Find everything alive in the tree, and hold it.
 
-        `complete` with nothing found is the proof: two looks in a row saw nothing below a subreaper.
+        `complete` with nothing found is the proof, and it is the kernel's word, not that of a list that ran empty:
+        below a subreaper, whoever has no child has no descendant.
         """
-        empty_before = False
         for _ in range(LOOKS_MAX):
-            stats = descendants(os.getpid(), self._spare)
-            found = self._hold_all(stats)
-            if found:
-                return Seen(found, complete=True)
-            if not stats and empty_before:
+            self._exits |= reap()
+            if childless(self._spare):
                 return Seen((), complete=True)
-            empty_before = not stats
+            found, whole = self._hold_all(descendants(os.getpid(), self._spare))
+            if found or not whole:
+                return Seen(found, complete=whole)
         return Seen((), complete=False)
 
     def send(self, signal: str, keys: Iterable[Key]) -> list[Key]:
@@ -102,7 +102,8 @@ class Tree:
         for handle in list(self._handles.values()):
             self._drop(handle)
 
-    def _hold_all(self, stats: list[Stat]) -> tuple[Found, ...]:
+    def _hold_all(self, stats: list[Stat]) -> tuple[tuple[Found, ...], bool]:
+        """Hold these; and False when the descriptors ran out: the others have their turn when some have gone."""
         pids = {stat.pid for stat in stats} | {os.getpid()}
         labels = dict(self._labels)
         found = []
@@ -110,10 +111,17 @@ class Tree:
             label = labels.setdefault(stat.pid, labels.get(stat.ppid, self._first_label()))
             if stat.key in self._handles:
                 found.append(Found(stat.key, label, ""))
-            elif handle := open_found(stat, lambda again: again.ppid in pids):
+                continue
+            try:
+                handle = open_found(stat, lambda again: again.ppid in pids)
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                    raise
+                return tuple(found), False
+            if handle:
                 self._hold(handle)
                 found.append(Found(stat.key, label, read_command(stat)))
-        return tuple(found)
+        return tuple(found), True
 
     def _first_label(self) -> str:
         return next(iter(self._labels.values()), self._label)

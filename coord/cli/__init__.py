@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -48,6 +49,9 @@ def group() -> None:
 
 def main() -> None:
     """Run the command; every expected failure is one line on stderr and a documented exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that a terminal can't show costs no verdict
     sys.exit(run(sys.argv[1:]))
 
 

@@ -1,10 +1,11 @@
 -- A follower asks for the verdict: agents whose lease ended, or that are past the bound of the whole shutdown, are lost.
--- ARGV: microseconds from the request to the bound.
+-- ARGV: microseconds from the request to the bound, and to the first time that anybody may be declared lost: leases may
+--       have run out while Redis was away, so everybody gets time for a heartbeat first.
 -- Returns {'ok'}.
 
-local bound_us = ARGV[3]
+local bound_us, patience_us = unpack(ARGV, 3)
 local requested_us = redis.call('HGET', JOB, 'requested_us')
-if not requested_us then
+if not requested_us or NOW_US < requested_us + patience_us then
   return {'ok'}
 end
 

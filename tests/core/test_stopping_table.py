@@ -40,10 +40,10 @@ def test_every_pair_of_phase_and_event_is_listed() -> None:
     assert set(stopping._TABLE) == pairs
 
 
-def test_a_request_asks_all_then_wakes_them_then_looks_then_waits() -> None:
+def test_a_request_asks_all_then_wakes_them_then_waits_and_looks() -> None:
     """SIGTERM to all children first, then SIGCONT, then one shared deadline."""
     state, actions = step(running(A, B), Requested(PLAN), 100.0)
-    assert actions == (Send("SIGTERM", (A, B)), Send("SIGCONT", (A, B)), Look(), Wake(110.0))
+    assert actions == (Send("SIGTERM", (A, B)), Send("SIGCONT", (A, B)), Wake(110.0), Look())
     assert state.phase is Phase.STOPPING
 
 
@@ -92,7 +92,7 @@ def test_killing_looks_again_until_its_deadline_and_names_survivors() -> None:
     """The wait after SIGKILL is bounded; who outlives it is called a survivor, and nothing is proved."""
     state, _ = step(stopping_at(0.0, A), Due(), 10.0)
     state, actions = step(state, Due(), 10.05)
-    assert actions[0] == Look()
+    assert Look() in actions
     state, actions = step(state, Due(), 15.0)
     assert (state.phase, state.proved, actions) == (Phase.OVER, False, ())
     assert [process.found.key for process in state.survivors] == [A]
@@ -138,6 +138,13 @@ def test_a_late_agent_gives_its_processes_their_grace() -> None:
     assert state.deadline_s == 510.0
 
 
+def test_a_late_agent_hurries_when_the_request_was_hurried() -> None:
+    """Who hears of a request only after somebody has hurried it does not start its long grace anew."""
+    plan = Plan.of(600, 5).shortened(Plan.now(), 300.0)
+    state, _ = step(running(A), Requested(plan, elapsed_s=301.0, hurried=True), 1000.0)
+    assert state.deadline_s == 1000.0
+
+
 def test_now_kills_without_asking() -> None:
     """The plan that does not ask sends SIGKILL first."""
     state, actions = step(running(A), Requested(Plan.now(5)), 0.0)
@@ -177,7 +184,7 @@ def test_outcomes_tell_how_each_one_ended() -> None:
 def test_what_a_command_leaves_behind_is_stopped_after_it() -> None:
     """After the last child, the rest of its tree is looked for and stopped by the agent's own plan."""
     state, actions = step(running(A), Left((Exit(A, 0),)), 5.0)
-    assert actions == (Look(), Wake(15.0))
+    assert actions == (Wake(15.0), Look())
     state, actions = step(state, Seen((orphan(B),), complete=True), 5.0)
     assert actions[0] == Send("SIGTERM", (B,))
     assert state.processes[A].outcome is Outcome.EXITED

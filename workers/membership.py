@@ -1,0 +1,96 @@
+"""An agent's place in the record: joins, keeps the lease, and learns with each beat what it may have missed."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from coord.errors import CoordError, RefusedError, UnreachableError
+from coord.messages import AgentReport, AgentState
+from coord.record import BEAT_S
+from coord.render.text import fenced_words
+from workers.tree import PROOF
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from coord.channel import Channel
+    from coord.ledger import AsyncLedger
+    from coord.messages import AgentInfo, ShutdownRequest
+    from coord.plan import Plan
+    from coord.record import Record
+
+SUBSCRIBE_S = 10.0
+TAKE_BACK_S = 2.0
+
+
+class Membership:
+    """One agent in one job. `heard(request)`: the record has one. `rejoined()`: the record had lost us."""
+
+    def __init__(
+        self,
+        ledger: AsyncLedger,
+        record: Record,
+        info: AgentInfo,
+        *,
+        plan: Plan,
+        log: FilteringBoundLogger,
+        heard: Callable[[ShutdownRequest], None],
+        rejoined: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._record = record
+        self._info = info
+        self._plan = plan
+        self._log = log
+        self._heard = heard
+        self._rejoined = rejoined
+        self.over = False  # nothing is left to keep a lease for
+
+    async def join(self, channel: Channel) -> None:
+        """Subscribe, then join: a request made after the join is heard, one made before it refuses the join."""
+        try:
+            await self._ledger.remember(self._record.job_id)
+            await _subscribe(channel)
+            answer = await self._ledger.run(self._record.join(self._info, self._plan))
+        except (asyncio.CancelledError, UnreachableError):
+            await self._take_back()
+            raise
+        if answer.request is not None:
+            raise RefusedError(f"{fenced_words(answer.request)}: nothing of it may start", "Use a new job id")
+        self._log.info("agent.joined")
+
+    async def keep(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            with suppress(CoordError):  # the channel says that Redis is away; the next beat tries again
+                await self.beat()
+
+    async def beat(self) -> None:
+        """Renew the lease, and read what the record has; join again when it has lost us."""
+        answer = await self._ledger.run(self._record.beat(self._info.agent_id))
+        if answer.word == "unknown" and not self.over:
+            self._log.warning("record.lost", hint="the server lost the job's record; joining again")
+            answer = await self._ledger.run(self._record.join(self._info, self._plan))
+            self._rejoined()
+        if answer.request:
+            self._heard(answer.request)
+
+    async def _take_back(self) -> None:
+        """A join that was interrupted may have reached the record: say that nothing was started."""
+        nothing = AgentReport(AgentState.STOPPED, PROOF)
+        with suppress(CoordError, TimeoutError):
+            async with asyncio.timeout(TAKE_BACK_S):
+                await self._ledger.run(self._record.report(self._info, nothing, "agent.stopped"))
+
+
+async def _subscribe(channel: Channel) -> None:
+    try:
+        async with asyncio.timeout(SUBSCRIBE_S):
+            await channel.open()
+    except TimeoutError as error:
+        raise UnreachableError(f"Redis did not answer a subscription within {SUBSCRIBE_S:.0f} s") from error
