@@ -187,3 +187,25 @@ def test_the_tree_is_found_without_the_kernels_children_file(tree: Tree, monkeyp
     with_file = {stat.key for stat in proc.descendants(os.getpid())}
     monkeypatch.setattr(proc, "_has_children_file", lambda: False)
     assert {stat.key for stat in proc.descendants(os.getpid())} == with_file
+
+
+def test_what_proc_hides_is_not_called_gone(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof is the kernel's word that there is no child, not that /proc showed none: it can hide some (hidepid)."""
+    tree.adopt(start("/bin/sleep", "60"), "x", "a command")
+    with monkeypatch.context() as patch:
+        patch.setattr("workers.tree.descendants", lambda *_: [])
+        seen = tree.look()
+        assert (seen.found, seen.complete) == ((), False)
+        # the negative control: with /proc's word alone, the same look would prove that nobody is left
+        patch.setattr("workers.tree.childless", lambda _spare: True)
+        assert tree.look().complete
+
+
+def test_helpers_of_ours_do_not_count(tree: Tree) -> None:
+    """A process that tells the record, while a guardian takes over, is none of the job's; everybody else counts."""
+    helper = start("/bin/sleep", "60")
+    tree._spare = {helper}
+    assert tree.look().complete
+    job = start("/bin/sleep", "60")
+    assert [found.key[0] for found in tree.look().found] == [job]
+    tree._spare = ()
