@@ -5,11 +5,12 @@ Refused by construction: pid <= 1, ourselves, and what is not what it was when i
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import select
 import signal
 import threading
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,9 +75,8 @@ def open_found(stat: Stat, belongs: Callable[[Stat], bool]) -> Handle | None:
     Looking again after opening closes the gap in which the pid could have gone to a stranger.
     """
     _refuse_ours(stat.pid)
-    _need_spare_descriptors()
     try:
-        fd = os.pidfd_open(stat.pid)
+        fd = _spared(os.pidfd_open(stat.pid))
     except ProcessLookupError:
         return None
     again = read_stat(stat.pid)
@@ -129,11 +129,15 @@ def signal_number(name: str) -> int:
     return signal.Signals[name].value
 
 
-def _need_spare_descriptors() -> None:
-    """Raise OSError (EMFILE) while a few descriptors are left: reading /proc and talking to Redis need some, too."""
-    with ExitStack() as opened:
-        for _ in range(SPARE_FDS):
-            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+def _spared(fd: int) -> int:
+    """Give it back, or close it and raise OSError (EMFILE) when it is among the last: /proc and Redis need some, too.
+
+    The kernel gives the lowest number that is free, so a high one says how many are left.
+    """
+    if fd < resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS:
+        return fd
+    os.close(fd)
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def _refuse_ours(pid: int) -> None:
