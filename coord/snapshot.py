@@ -51,6 +51,11 @@ class Agent:
     lease_left_s: float | None  # None: it left, or was declared lost
 
     @property
+    def left_before(self) -> bool:
+        """It was gone, with proof, before anybody requested a shutdown."""
+        return self.state is AgentState.STOPPED and bool(self.report.proof) and self.report.all_gone_ms is None
+
+    @property
     def state(self) -> AgentState:
         """What it is doing, by its own word; `lost` when that word is no longer to be trusted."""
         return self.report.state
@@ -82,6 +87,13 @@ class Snapshot:
         return tuple(agent for agent in self.agents if agent.lease_left_s is not None)
 
     @property
+    def members(self) -> tuple[Agent, ...]:
+        """Agents that the shutdown was about; all, while there is none."""
+        if self.request is None:
+            return self.agents
+        return tuple(agent for agent in self.agents if not agent.left_before)
+
+    @property
     def lost(self) -> tuple[Agent, ...]:
         """Agents that nobody has heard from."""
         return tuple(agent for agent in self.agents if agent.state is AgentState.LOST)
@@ -102,7 +114,7 @@ class Snapshot:
 
     def count(self, outcome: Outcome) -> int:
         """Count the processes of all agents that ended so."""
-        return sum(agent.report.count(outcome) for agent in self.agents)
+        return sum(agent.report.count(outcome) for agent in self.members)
 
 
 def decode_snapshot(job_id: str, reply: Any) -> Snapshot | None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
 URGENT_S = 300.0  # and when other hosts have to be stopped: nobody else would tell them
+CANCEL_AGAIN_S = 0.05
 ABORT_S = 10.0  # how long the end may take when the agent itself failed
 
 _STATES = {Phase.RUNNING: AgentState.RUNNING, Phase.OVER: AgentState.STOPPED}  # else it is stopping
@@ -115,8 +116,11 @@ class Agent:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ABORT_S):
                     await self.over()
-        for task in self._background:
-            task.cancel()
+        while pending := [task for task in self._background if not task.done()]:
+            # again and again: before Python 3.12, asyncio.wait_for can swallow a cancellation, and redis-py uses it
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
         if self._timer:
             self._timer.cancel()
         self._tree.close()

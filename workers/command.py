@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAIL_S = 0.05  # how long a failure's report waits for the last words on stderr
+PLATFORM_S = 0.1
 FLUSH_S = 1.0  # how long the end waits for a slow reader of our stderr
 LOOK_S = 0.01
 ENOENT_HINT = "Correct the command after `--`"
@@ -142,6 +143,9 @@ class CommandRun:
             self._outlet.drain(FLUSH_S)
         code = await self._end(agent)
         self._outlet.drain(FLUSH_S)
+        for each in STOPPING_SIGNALS:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_IGN)  # too late to change how this ends
         return code
 
     def _be_watched(self, agent: Agent, url: str) -> None:
@@ -221,12 +225,19 @@ class CommandRun:
             self._drained_by = number.name
             agent.stop(self._order.plan)
             if self._order.stop_on_failure:
-                reason = f"{number.name} reached `coord run` of {self._label} on host {self._settings.host}"
-                wish = new_request(self._order.job_id, Cause.DRAIN, self._settings.by, reason)
-                agent.ask(self._record.request(wish, None))
+                agent.ask(self._drain(number))
+
+    def _drain(self, number: signal.Signals) -> Call[Answer]:
+        reason = f"{number.name} reached `coord run` of {self._label} on host {self._settings.host}"
+        return self._record.request(new_request(self._order.job_id, Cause.DRAIN, self._settings.by, reason), None)
 
     async def _failed(self, process: Process) -> Call[Answer]:
         """The command failed by itself: say what it said last, and have the job stopped."""
+        if process.signal == "SIGTERM":
+            # a platform that signals every process at once may have reached the command first
+            await asyncio.sleep(PLATFORM_S)
+            if self._signalled:
+                return self._drain(self._signalled[0])
         lines = await asyncio.to_thread(self._tail.lines, TAIL_S) if self._tail else ()
         failure = FirstFailure(
             agent_id=self._info.agent_id,

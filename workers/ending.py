@@ -57,7 +57,7 @@ class Ending:
         elif child.outcome is Outcome.EXITED:
             lines += self._own_end(child)
         else:
-            lines.append(f"{self._why()}; {self.label} {_how(child)}")
+            lines.append(f"{self._why()}; {self.label} {_how(child)}{self._others(child)}")
         if not self.told:
             lines.append("the record could not be told of this end: other hosts may still run. Redis is not reachable")
         return lines
@@ -78,6 +78,12 @@ class Ending:
             how = f"was killed by {child.signal}" if child.signal else f"exited with code {code}"
             lines.append(f"{self.label} {how}{self._everywhere('; ')}")
         return lines
+
+    def _others(self, child: Process) -> str:
+        """Name what the command's own end does not show."""
+        others = (process for process in self.state.processes.values() if process is not child)
+        killed = sum(process.outcome is Outcome.KILLED for process in others)
+        return f"; {killed} more of its processes had to be killed" if killed else ""
 
     def _why(self) -> str:
         if self.drained_by:

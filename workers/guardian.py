@@ -95,7 +95,7 @@ class _Guardian:
     def _forward(self) -> None:
         numbers = os.read(self._wake_fd, 4096)
         for number in numbers:
-            if number != signal.SIGCHLD:
+            if number != signal.SIGCHLD and "over" not in self._told:  # its exit code is made
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._handle, number)
 

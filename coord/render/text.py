@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from coord.messages import Cause, Event, Outcome
+from coord.messages import AgentState, Cause, Event, Outcome
 from coord.plan import KILL, Plan, format_duration
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def plural(count: int, noun: str) -> str:
 
 def outcomes(report: AgentReport) -> str:
     """Give `2 terminated, 1 killed`; `nothing ran` when the agent had no process."""
+    if report.state is AgentState.LOST:
+        return f"unknown; {len(report.processes)} when last heard"
     counted = [f"{count} {outcome.value}" for outcome in ENDED if (count := report.count(outcome))]
     return ", ".join(counted) or "nothing ran"
 
@@ -101,15 +103,16 @@ def event_words(event: Event) -> str:
 
 def summary(snapshot: Snapshot) -> str:
     """Give the one sentence that answers the person who asked."""
-    hosts = plural(len({agent.info.host for agent in snapshot.agents}), "host")
-    processes = plural(sum(len(agent.report.processes) for agent in snapshot.agents), "process")
+    members = snapshot.members
+    hosts = plural(len({agent.info.host for agent in members}), "host")
+    processes = plural(sum(len(agent.report.processes) for agent in members), "process")
     took = "" if snapshot.took_s is None else f" in {milliseconds(snapshot.took_s * 1000)}"
     name = f"job {snapshot.job_id}"
     match snapshot.verdict:
         case None:
             return f"{name}: {snapshot.state.value} on {hosts}"
-        case verdict if not snapshot.agents:
-            return f"{name}: {verdict.value}: nobody had joined; it may not start any more"
+        case verdict if not members:
+            return f"{name}: {verdict.value}: nothing of it was running; it may not start any more"
         case verdict if verdict == "clean":
             return f"{name}: clean: {processes} on {hosts}, all gone{took} without force, none is left"
         case verdict if verdict == "forced":
