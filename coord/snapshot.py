@@ -49,11 +49,7 @@ class Agent:
     info: AgentInfo
     report: AgentReport
     lease_left_s: float | None  # None: it left, or was declared lost
-
-    @property
-    def left_before(self) -> bool:
-        """It was gone, with proof, before anybody requested a shutdown."""
-        return self.state is AgentState.STOPPED and bool(self.report.proof) and self.report.all_gone_ms is None
+    left_us: int | None  # Redis time of its last word
 
     @property
     def state(self) -> AgentState:
@@ -91,7 +87,8 @@ class Snapshot:
         """Agents that the shutdown was about; all, while there is none."""
         if self.request is None:
             return self.agents
-        return tuple(agent for agent in self.agents if not agent.left_before)
+        since_us = self.request.requested_us
+        return tuple(agent for agent in self.agents if agent.left_us is None or agent.left_us >= since_us)
 
     @property
     def lost(self) -> tuple[Agent, ...]:
@@ -127,12 +124,17 @@ def decode_snapshot(job_id: str, reply: Any) -> Snapshot | None:
 
 def _decode(job_id: str, reply: Any) -> Snapshot | None:
     now_us, *parts, lost = reply
-    job, infos, reports, leases = (_pairs(part) for part in parts)
+    job, infos, reports, leases, left = (_pairs(part) for part in parts)
     if not job:
         return None
     now = int(now_us)
     agents = [
-        _agent(decode_info(info), reports.get(agent_id), _left_s(leases.get(agent_id), now), lost=agent_id in lost)
+        Agent(
+            decode_info(info),
+            _report(reports.get(agent_id), _left_s(leases.get(agent_id), now), lost=agent_id in lost),
+            _left_s(leases.get(agent_id), now),
+            int(float(left[agent_id])) if agent_id in left else None,
+        )
         for agent_id, info in infos.items()
     ]
     return Snapshot(
@@ -167,12 +169,12 @@ def decode_request(fields: Any) -> ShutdownRequest | None:
         raise MessageError(f"the record's request is broken: {error}") from error
 
 
-def _agent(info: AgentInfo, report: bytes | None, lease_left_s: float | None, *, lost: bool) -> Agent:
+def _report(report: bytes | None, lease_left_s: float | None, *, lost: bool) -> AgentReport:
     said = decode_report(report) if report else AgentReport(AgentState.RUNNING)
     expired = lease_left_s is not None and lease_left_s < 0
     if said.state is not AgentState.STOPPED and (lost or expired):
-        said = replace(said, state=AgentState.LOST)
-    return Agent(info, said, lease_left_s)
+        return replace(said, state=AgentState.LOST)
+    return said
 
 
 def _left_s(lease_us: bytes | None, now_us: int) -> float | None:

@@ -108,9 +108,9 @@ class Lab:
         self.started.append(Started(popen))
         return self.started[-1]
 
-    def call(self, *args: str, host: str = "there", **environment: str) -> Ended:
+    def call(self, *args: str, host: str = "there", program: str = COORD, **environment: str) -> Ended:
         """Run `coord ARGS` to its end."""
-        return self.start(*args, host=host, **environment).end()
+        return self.start(*args, host=host, program=program, **environment).end()
 
     def run(self, job: str, *command: str, host: str = "here", options: tuple[str, ...] = ()) -> Started:
         """Start `coord run` and wait until the record has its child."""

@@ -1,5 +1,5 @@
 -- The whole record of one job at one instant. Changes nothing.
--- Returns {now_us, job, agents, reports, leases, lost}: flat lists of names and values, as HGETALL gives them.
+-- Returns {now_us, job, agents, reports, leases, left, lost}: flat lists of names and values, as HGETALL gives them.
 
 return {
   int(NOW_US),
@@ -7,5 +7,6 @@ return {
   redis.call('HGETALL', AGENTS),
   redis.call('HGETALL', REPORTS),
   redis.call('ZRANGE', LEASES, 0, -1, 'WITHSCORES'),
+  redis.call('ZRANGE', LEFT, 0, -1, 'WITHSCORES'),
   redis.call('SMEMBERS', LOST),
 }

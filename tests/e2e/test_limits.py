@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from coord.record import BEAT_S
 from tests.harness import COORD, MARK, NASTY, surroundings, until
 
 if TYPE_CHECKING:
@@ -94,3 +95,14 @@ def test_what_runs_inside_a_job_means_the_same_record(lab: Lab, job: str) -> Non
     )
     assert f'"job_id": "{job}"' in ended.end().out
     assert len(lab.status(job)["agents"]) == 2
+
+
+def test_a_stop_at_the_instant_of_a_heartbeat_ends(lab: Lab, job: str) -> None:
+    """However a stop meets the agent's own doings, it ends: cancellations that get lost on the way are repeated."""
+    local = ("--on-failure", "ignore")
+    runs = [lab.run(job, "sleep", "600", host=f"h{number}", options=local) for number in range(8)]
+    for number, run in enumerate(runs):
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.popen.wait(BEAT_S / len(runs) + number * 0.001)  # the instant is what this varies
+        run.signal(15)
+    assert {run.end().code for run in runs} == {143}

@@ -1,0 +1,129 @@
+"""One job's record as its hosts and an operator use it, through `coord.ledger` on a real server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from coord.coordinator import new_request
+from coord.keys import job_keys
+from coord.messages import (
+    AgentInfo,
+    AgentReport,
+    AgentState,
+    Cause,
+    FirstFailure,
+    Outcome,
+    ProcessReport,
+    ShutdownRequest,
+)
+from coord.plan import Plan
+from coord.record import LEASE_S, Answer, Record
+
+if TYPE_CHECKING:
+    import redis
+
+    from coord.ledger import Ledger
+    from coord.messages import Event
+    from coord.snapshot import Snapshot
+
+RETAIN_S = 100
+EXPIRED_S = -1.0  # a lease that ended a second ago
+PLAN = Plan.of(10, 5)
+BY = "op@desk"
+
+
+class Desk:
+    """Each host has one agent, which goes by the host's name."""
+
+    def __init__(self, ledger: Ledger, job_id: str, raw: redis.Redis) -> None:
+        self.ledger = ledger
+        self.job_id = job_id
+        self.record = Record(job_id, RETAIN_S)
+        self.raw = raw
+
+    # -- what a host does ----------------------------------------------------------------------------------------------
+
+    def join(self, host: str, plan: Plan = PLAN, lease_s: float = LEASE_S) -> Answer:
+        return self.ledger.run(self.record.join(info(host), plan, lease_s))
+
+    def beat(self, host: str, lease_s: float = LEASE_S) -> Answer:
+        return self.ledger.run(self.record.beat(agent_id(host), lease_s))
+
+    def fail(self, host: str, exit_code: int = 1) -> Answer:
+        wish = new_request(self.job_id, Cause.FAILURE, BY, f"rank on host {host} failed")
+        return self.ledger.run(self.record.fail(failure(host, exit_code), wish))
+
+    def report(self, host: str, *outcomes: Outcome, kind: str = "agent.stopped", proof: str | None = "cgroup") -> None:
+        self.ledger.run(self.record.report(info(host), report(*outcomes, kind=kind, proof=proof), kind))
+
+    # -- what an operator does -----------------------------------------------------------------------------------------
+
+    def request(self, plan: Plan | None = None, reason: str = "", *, fence_unknown: bool = False) -> Answer:
+        wish = replace(new_request(self.job_id, Cause.OPERATOR, BY, ""), reason=reason)  # as it is, not as one line
+        return self.ledger.run(self.record.request(wish, plan, fence_unknown=fence_unknown))
+
+    def shorten(self, existing: ShutdownRequest, plan: Plan) -> Answer:
+        return self.ledger.run(self.record.shorten(existing, plan, BY, "hurry"))
+
+    def settle(self, bound_s: float = 60.0, patience_s: float = 0.0) -> None:
+        self.ledger.run(self.record.settle(bound_s, patience_s))
+
+    # -- what anybody sees ---------------------------------------------------------------------------------------------
+
+    def look(self) -> Snapshot:
+        snapshot = self.ledger.run(self.record.snapshot())
+        assert snapshot is not None
+        return snapshot
+
+    @property
+    def verdict(self) -> str | None:
+        return self.look().verdict
+
+    @property
+    def plan(self) -> Plan:
+        return asked(self.look()).plan
+
+    def events(self) -> list[Event]:
+        return self.ledger.events(self.record, "0", 0.001)
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events()]
+
+    def field(self, name: str) -> str | None:
+        value = self.raw.hget(job_keys(self.job_id)[0], name)
+        return None if value is None else str(value)
+
+    def all_keys(self) -> set[str]:
+        """Find every key that has to do with the job, whoever wrote it."""
+        return {key for key in map(str, self.raw.keys("*")) if self.job_id in key}
+
+    def ttls(self) -> dict[str, int]:
+        """Give each key's time to live; -1: for ever."""
+        return {key: int(self.raw.ttl(key)) for key in self.all_keys()}
+
+
+def agent_id(host: str) -> str:
+    return f"{host}-4240-x7"
+
+
+def info(host: str) -> AgentInfo:
+    return AgentInfo(agent_id(host), host, "rank", 4240, "python train.py")
+
+
+def failure(host: str, exit_code: int = 1) -> FirstFailure:
+    return FirstFailure(agent_id(host), host, "rank", 4242, exit_code, None, ("it broke",))
+
+
+def report(*outcomes: Outcome, kind: str = "agent.stopped", proof: str | None = "cgroup") -> AgentReport:
+    processes = tuple(
+        ProcessReport(5000 + number, "rank", "python train.py", outcome) for number, outcome in enumerate(outcomes)
+    )
+    state = AgentState.STOPPED if kind == "agent.stopped" else AgentState.STOPPING
+    return AgentReport(state, proof, processes)
+
+
+def asked(found: Answer | Snapshot) -> ShutdownRequest:
+    """Give the request in it."""
+    assert found.request is not None
+    return found.request
