@@ -5,7 +5,7 @@ The request lives in Redis: a coordinator may die, be started again or run elsew
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ def _concerns(event: Event, snapshot: Snapshot) -> bool:
 
 def new_request(job_id: str, cause: Cause, by: str, reason: str) -> ShutdownRequest:
     """Make a wish; the record gives it its time, and its plan if the wish has none of its own."""
-    return ShutdownRequest(secrets.token_hex(8), job_id, cause, one_line(by), one_line(reason), Plan.of())
+    return ShutdownRequest(os.urandom(8).hex(), job_id, cause, one_line(by), one_line(reason), Plan.of())
 
 
 def no_such_job(job_id: str) -> NoSuchJobError:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from coord.keys import CONTROL_CHANNEL, job_keys
@@ -55,7 +55,7 @@ class Answer:
 
 def script_text(name: str) -> str:
     """Give a script as the server gets it: the prelude, then the script's own file."""
-    folder = files("coord") / "lua"
+    folder = Path(__file__).parent / "lua"
     return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 

@@ -9,14 +9,17 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 
 from coord.embedded import _is_kept, ensure
+from coord.ledger import Ledger
 from tests.harness import COORD, until
-from tests.record.servers import raw
+from tests.record.desk import Desk
+from tests.record.servers import raw, serving
 
 if TYPE_CHECKING:
     from tests.embedded.conftest import Fence, Runtime
@@ -105,6 +108,19 @@ def test_killed_server_comes_back_with_the_fence(
     assert fence.holds
     assert runtime.info("run_id") != before
     assert runtime.keepers == keepers
+
+
+@pytest.mark.parametrize(("appendonly", "word"), [("yes", "fenced"), ("no", "joined")])
+def test_control_without_the_file_a_killed_server_forgets(job: str, appendonly: str, word: str) -> None:
+    """Negative control: a server that appends to no file, and is killed as above, forgets the fence."""
+    with TemporaryDirectory(prefix="coord-") as folder:
+        for life in range(2):
+            with serving("valkey", Path(folder), appendonly=appendonly) as url, raw(url) as client:  # ends with SIGKILL
+                ledger = Ledger(url)
+                desk = Desk(ledger, job, client)
+                answer = desk.join("late") if life else desk.request(fence_unknown=True)
+                ledger.close()
+    assert answer.word == word
 
 
 def test_killed_keeper_is_replaced_and_the_server_stays(runtime: Runtime, fence: Fence) -> None:

@@ -52,7 +52,7 @@ def _failed_save(client: redis.Redis) -> None:
     until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "the save to fail")
 
 
-REPLICA = {"replicaof": f"127.0.0.1 {free_port()}"}  # nobody listens there: a replica all the same
+REPLICA = {"replicaof": "127.0.0.1 1"}  # nobody listens there: a replica all the same
 REFUSALS = (
     Refusal("replica", "read-only replica", REPLICA),
     Refusal(
@@ -120,11 +120,10 @@ async def test_async_ledger_says_what_is_wrong(refusing: tuple[str, Refusal], jo
     check(caught.value, refusal)
 
 
-@pytest.mark.parametrize(
-    "url", [f"redis://127.0.0.1:{free_port()}", "unix:///no/such/socket", "redis://no-such.invalid"]
-)
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:{port}", "unix:///no/such/socket", "redis://no-such.invalid"])
 def test_nobody_there(url: str, job: str) -> None:
     """A server that is not there is not reachable, and the error names the address."""
+    url = url.format(port=free_port())
     ledger = Ledger(url)
     with pytest.raises(UnreachableError, match="not reachable") as caught:
         ledger.run(Record(job).snapshot())
