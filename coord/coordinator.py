@@ -63,7 +63,7 @@ class Coordinator:
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
         snapshot, seen = self.status(), "0"
         while True:
-            events = self._ledger.events(self._record, seen, 0.001 if snapshot.verdict else self._wait_s(end_s))
+            events = self._ledger.events(self._record, seen, 0.0 if snapshot.verdict else self._wait_s(end_s))
             seen = events[-1].id if events else seen
             if snapshot.request and not snapshot.verdict:
                 self._ledger.run(self._record.settle(snapshot.request.plan.total_s + LEASE_S + MARGIN_S))

@@ -75,8 +75,9 @@ class Ledger:
 
     def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
+        # XREAD takes 0 for ever, and an idle server ends the shortest wait with its next tick, up to 100 ms later
+        block_ms = round(min(wait_s, ANSWER_TIMEOUT_S / 2) * 1000) or None
         with _mapped(self._url):
-            block_ms = max(1, round(min(wait_s, ANSWER_TIMEOUT_S / 2) * 1000))
             reply: Any = self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=block_ms)
         streams = reply.items() if isinstance(reply, dict) else reply or ()
         return [_event(entry) for _, entries in streams for entry in _flat(entries)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -126,7 +126,7 @@ class ProcessReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
-        return asdict(self)
+        return _fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class Event:
 
 def encode(message: AgentInfo | FirstFailure | AgentReport) -> str:
     """Give the JSON that the record keeps."""
-    return dump(asdict(message))
+    return dump(message)
 
 
 def clip(text: str, limit: int = TEXT_MAX) -> str:
@@ -247,7 +247,13 @@ def decode_report(data: bytes) -> AgentReport:
 
 def dump(value: Any) -> str:
     """Give JSON that any client can read: a name that is no Unicode keeps its place with question marks."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace").decode()
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_fields)
+    return text.encode(errors="replace").decode()
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    """What `asdict` gives, without its deep copies: a report may hold thousands of processes."""
+    return {name: getattr(message, name) for name in message.__dataclass_fields__}
 
 
 def _load(data: bytes) -> dict[str, Any]:

@@ -53,6 +53,15 @@ class Answer:
     request: ShutdownRequest | None
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened to an agent: which event it is, when, and its processes by outcome at that time."""
+
+    kind: str
+    at_s: float
+    counts: dict[Outcome, int]
+
+
 def script_text(name: str) -> str:
     """Give a script as the server gets it: the prelude, then the script's own file."""
     folder = Path(__file__).parent / "lua"
@@ -93,30 +102,30 @@ class Record:
         report: AgentReport,
         kind: str,
         *,
-        counts: dict[Outcome, int] | None = None,
+        moments: tuple[Moment, ...] = (),
         signal_age_s: float | None = None,
         gone_age_s: float | None = None,
     ) -> Call[None]:
         """Keep the agent's word. `kind`: `agent.running`, `agent.stopping`, `agent.killing`; last, `agent.stopped`.
 
-        `counts`: processes by outcome, where they are to be told as they were, or are more than the report lists.
+        `moments`: what happened and was not told yet, this report's own event last; their `at_s` are ages.
         Ages: seconds since its first signal, and since all were seen gone.
         """
         # without proof, somebody may be left: the verdict must not be better than `incomplete`
         unproved = kind == "agent.stopped" and report.proof is None
-        counted = counts if counts is not None else report.counts()
-        told = {outcome.value: count for outcome, count in counted.items()}
-        detail = {"agent_id": info.agent_id, "host": info.host, "label": info.label, **told}
+        moments = moments or (Moment(kind, 0.0, report.counts()),)
+        counted = moments[-1].counts
+        about = {"agent_id": info.agent_id, "host": info.host, "label": info.label}
         return self._call(
             "report",
             info.agent_id,
             encode(report),
             kind,
-            dump(detail),
             counted.get(Outcome.KILLED, 0),
             max(counted.get(Outcome.SURVIVED, 0), int(unproved)),
             "" if signal_age_s is None else _us(signal_age_s),
             "" if gone_age_s is None else _us(gone_age_s),
+            *(word for each in moments for word in (each.kind, _us(each.at_s), dump(about | _named(each.counts)))),
             decode=_nothing,
         )
 
@@ -142,6 +151,10 @@ class Record:
 
     def _call(self, script: str, *args: str | float, decode: Callable[[Any], T_co]) -> Call[T_co]:
         return Call(script, self._keys, (self._retain_s, CONTROL_CHANNEL, *args), decode)
+
+
+def _named(counts: dict[Outcome, int]) -> dict[str, int]:
+    return {outcome.value: count for outcome, count in counts.items()}
 
 
 def _us(seconds: float) -> int:

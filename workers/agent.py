@@ -7,18 +7,13 @@ Signals to processes never wait for Redis: reports leave through a queue of thei
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from coord.channel import Channel
 from coord.messages import (
-    PROCESSES_MAX,
     AgentInfo,
-    AgentReport,
-    AgentState,
     Outcome,
     ShutdownRequest,
 )
@@ -27,10 +22,11 @@ from workers import link
 from workers.events import Due, Key
 from workers.membership import Membership
 from workers.outbox import Outbox
+from workers.reporter import Reporter
 from workers.stop_file import StopFile
 from workers.stopper import Stopper
 from workers.stopping import Phase, Process, State
-from workers.tree import PROOF, Tree
+from workers.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -45,9 +41,10 @@ if TYPE_CHECKING:
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
 URGENT_S = 300.0  # and when other hosts have to be stopped: nobody else would tell them
 CANCEL_AGAIN_S = 0.05
+LOOK_MIN_S = 0.05  # soon after the start, when most programs start theirs; then less and less often
+LOOK_MAX_S = 5.0
+KNOWN_MAX = 200  # with more of them, looking all the time costs more than it saves
 ABORT_S = 10.0  # how long the end may take when the agent itself failed
-
-_STATES = {Phase.RUNNING: AgentState.RUNNING, Phase.OVER: AgentState.STOPPED}  # else it is stopping
 
 
 class Agent:
@@ -90,6 +87,7 @@ class Agent:
         self._tasks = asyncio.TaskGroup()
         self._background: list[asyncio.Task[None]] = []
         self._outbox = Outbox(ledger, self.hear, log)
+        self._reporter = Reporter(record, info, self._stopper, self._outbox)
         self._stirred: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
@@ -103,7 +101,7 @@ class Agent:
             await self._channel.close()
             raise
         await self._tasks.__aenter__()
-        for work in (self._channel.listen(), self._membership.keep(), self._outbox.send()):
+        for work in (self._channel.listen(), self._membership.keep(), self._outbox.send(), self._get_to_know()):
             self._background.append(self._tasks.create_task(work))
         return self
 
@@ -188,8 +186,7 @@ class Agent:
 
     def _announce(self, state: State) -> None:
         """Tell the children before the signal does, and the guardian, who would have to go on from here."""
-        why = asdict(self.request) if self.request else {}
-        facts = {name: why.get(name) for name in ("id", "cause", "by", "reason")}
+        facts = {name: getattr(self.request, name, None) for name in ("id", "cause", "by", "reason")}
         self.stop_file.write({**facts, "kill_at_s": state.kill_at_s})
         link.tell("stopping", kill_at_s=state.kill_at_s)
 
@@ -208,7 +205,10 @@ class Agent:
         self.report()
 
     def _note_end(self, process: Process, before: State) -> None:
-        self._log.info(
+        # of a tree's other processes only what force took is worth a line; the report has them all
+        loud = process.found.child or process.outcome in {Outcome.KILLED, Outcome.SURVIVED}
+        say = self._log.info if loud else self._log.debug
+        say(
             f"child.{process.outcome}",
             pid=process.found.key[0],
             label=process.found.label,
@@ -222,25 +222,17 @@ class Agent:
             self._outbox.put(partial(self._failed, process))
 
     def report(self) -> None:
-        """Put the agent's word into the queue; it is made when it is sent, so it is never stale."""
-        word = "stopped" if self.state.phase is Phase.OVER else self.state.phase.value
-        counts = Counter(process.outcome for process in self.state.processes.values())
-        self._outbox.put(partial(self._report, f"agent.{word}", counts))
+        """Tell the record what the processes are doing."""
+        self._reporter.report()
 
-    async def _report(self, kind: str, counts: dict[Outcome, int]) -> Call[None] | None:
-        if self.state.phase is Phase.OVER and kind != "agent.stopped":
-            return None  # the last word follows at once
-        now_s = self._loop.time()
-        state = _STATES.get(self.state.phase, AgentState.STOPPING)
-        proof = PROOF if self.state.proved else None
-        return self._record.report(
-            self.info,
-            AgentReport(state, proof, self.state.reports()[:PROCESSES_MAX]),
-            kind,
-            counts=counts,
-            signal_age_s=_age(self._stopper.first_signal_s, now_s),
-            gone_age_s=_age(self._stopper.all_gone_s if self.state.proved else None, now_s),
-        )
+    async def _get_to_know(self) -> None:
+        """Look who is there before anybody asks: then the first signal reaches all at once, and not only the child."""
+        wait_s = LOOK_MIN_S
+        while self.state.phase is Phase.RUNNING:
+            await asyncio.sleep(wait_s)
+            wait_s = min(LOOK_MAX_S, wait_s * 2)
+            if self.may_start() and len(self._tree.held) < KNOWN_MAX:
+                self._stopper.feed(self._tree.look())
 
     # -- handles -------------------------------------------------------------------------------------------------------
 
@@ -271,7 +263,3 @@ class Agent:
     def reap(self) -> None:
         """Reap orphans that nobody watches; call it on SIGCHLD."""
         self._tree.collect(())
-
-
-def _age(since_s: float | None, now_s: float) -> float | None:
-    return None if since_s is None else now_s - since_s

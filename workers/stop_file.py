@@ -36,8 +36,11 @@ class StopFile:
             return
         draft = f"{self.path}.new"
         with suppress(OSError):
-            Path(draft).write_text(json.dumps(facts))
-            os.replace(draft, self.path)  # noqa: PTH105
+            # by bare system calls: every first signal waits for this
+            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            os.write(fd, json.dumps(facts).encode())
+            os.close(fd)
+            os.rename(draft, self.path)  # noqa: PTH104
 
     def remove(self) -> None:
         """Take it away when nobody is left to read it."""

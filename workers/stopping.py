@@ -114,8 +114,13 @@ def _watch(state: State, event: Seen, _now_s: float) -> Result:
 
 
 def _leave(state: State, event: Left, now_s: float) -> Result:
-    """RUNNING, Left: note how they ended. After the last child, what is left of its tree is stopped too."""
+    """RUNNING, Left: note how they ended. After the last child, what is left of its tree is stopped too.
+
+    Others than children come and go while a job works; they are forgotten, or a long job would remember millions.
+    """
     state = _gone(state, event.exits, now_s)
+    kept = {key: each for key, each in state.processes.items() if each.found.child or each.outcome is Outcome.RUNNING}
+    state = replace(state, processes=kept)
     if any(process.found.child and process.outcome is Outcome.RUNNING for process in state.processes.values()):
         return state, ()
     return _begin(state, state.plan, now_s)

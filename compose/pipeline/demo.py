@@ -154,7 +154,7 @@ def follow(demo: Demo, ledger: Ledger) -> None:
 def tell(demo: Demo, event: Event) -> None:
     """Say what the record says, and when."""
     since_ms = (event.at_us - (demo.failed or demo.events[0]).at_us) / 1000
-    when = f"   {'+' + milliseconds(since_ms):>8}  "
+    when = f"   {'+' + milliseconds(max(0.0, since_ms)):>8}  "
     words = escape(event_words(event).removeprefix("verdict: "))
     if event is demo.failed:
         count(demo, at_least=1)

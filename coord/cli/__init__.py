@@ -52,7 +52,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that a terminal can't show costs no verdict
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or OWN_ERROR
+    # nothing is left to be tidied up, and taking the interpreter down takes longer than a whole shutdown
+    os._exit(code)
 
 
 def run(args: list[str]) -> int:

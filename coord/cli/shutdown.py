@@ -64,6 +64,8 @@ def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, js
         return OK
     answer = coordinator.request(reason, plan, fence_unknown=fence)
     _say(answer)
+    if not json_:
+        import coord.render.terminal  # noqa: F401  # slow to import: while the agents work, it costs nothing
     if not wait:
         show_job(coordinator.status(), json_=json_)
         return OK

@@ -12,8 +12,9 @@ end
 local time = redis.call('TIME')
 local NOW_US = time[1] * 1000000 + time[2]
 
-local function event(kind, detail)
-  redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_MAX, '*', 'kind', kind, 'at_us', int(NOW_US), 'detail', detail)
+local function event(kind, detail, at_us)
+  redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_MAX, '*',
+    'kind', kind, 'at_us', int(at_us or NOW_US), 'detail', detail)
 end
 
 -- All keys of a job go together.

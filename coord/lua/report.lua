@@ -1,10 +1,17 @@
 -- An agent's word on its trees. The last one that had to answer makes the verdict.
--- ARGV: agent id, AgentReport JSON, event kind ('agent.stopped' is the agent's last word), event detail JSON,
---       killed, survived, microseconds since the first signal ('' = none), since all were gone ('' = not yet).
+-- ARGV: agent id, AgentReport JSON, event kind ('agent.stopped' is the agent's last word), killed, survived,
+--       microseconds since the first signal ('' = none), since all were gone ('' = not yet);
+--       then event kind, microseconds since it, event detail JSON, of each event that was not told yet.
 -- Ages and not times: hosts' clocks differ. The way to Redis counts in, so that the figures never flatter.
 -- Returns {'ok'}.
 
-local agent_id, report, kind, detail, killed, survived, signal_age_us, gone_age_us = unpack(ARGV, 3)
+local agent_id, report, kind, killed, survived, signal_age_us, gone_age_us = unpack(ARGV, 3)
+local function tell()
+  for i = 10, #ARGV, 3 do
+    event(ARGV[i], ARGV[i + 2], NOW_US - ARGV[i + 1])
+  end
+end
+
 local requested_us = redis.call('HGET', JOB, 'requested_us')
 
 local function since_request_ms(age_us)
@@ -26,11 +33,11 @@ if kind == 'agent.stopped' then
     if requested_us then
       redis.call('HINCRBY', JOB, 'killed', killed)
     end
-    event(kind, detail)
+    tell()
   end
   settle()
 else
-  event(kind, detail)
+  tell()
 end
 touch()
 return {'ok'}
