@@ -73,10 +73,12 @@ def find_program(name: str) -> str:
     found = shutil.which(name)
     if found:
         return found
-    folders = [Path()] if "/" in name else [Path(folder) for folder in os.get_exec_path()]
-    if any((folder / name).exists() for folder in folders):
+    if ("/" in name or name in {".", ".."}) and os.path.isdir(name):  # noqa: PTH112  # a name that is too long for a path is no error here
+        raise CoordError(f"{name!r} is a directory", ENOENT_HINT, exit_code=NOT_EXECUTABLE)
+    folders = [""] if "/" in name else os.get_exec_path()
+    if any(os.path.isfile(os.path.join(folder, name)) for folder in folders):  # noqa: PTH113, PTH118
         raise CoordError(f"{name!r} is not executable", f"Run chmod +x {name}", exit_code=NOT_EXECUTABLE)
-    raise CoordError(f"{name!r} was not found", ENOENT_HINT, exit_code=NOT_FOUND)
+    raise CoordError(f"{clip(name, COMMAND_MAX)!r} was not found", ENOENT_HINT, exit_code=NOT_FOUND)
 
 
 class CommandRun:

@@ -53,11 +53,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that a terminal can't show costs no verdict
     code = run(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            code = code or OWN_ERROR
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError as error:
+        code = _unwritten(error) or code
     # nothing is left to be tidied up, and taking the interpreter down takes longer than a whole shutdown
     os._exit(code)
 
@@ -69,6 +69,9 @@ def run(args: list[str]) -> int:
     except CoordError as error:
         _complain(str(error))
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
     except click.UsageError as error:
         _complain(f"{error.format_message().rstrip('.')}. See {_path(error)} --help")
         return USAGE
@@ -77,10 +80,8 @@ def run(args: list[str]) -> int:
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        # who read our output went away; the interpreter must not complain about it when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OWN_ERROR
+    except OSError as error:
+        return _unwritten(error)
     except Exception as error:
         if os.environ.get("COORD_DEBUG"):
             raise
@@ -91,6 +92,14 @@ def run(args: list[str]) -> int:
 
 def _complain(line: str) -> None:
     click.echo(f"coord: {' '.join(line.split())}", err=True)
+
+
+def _unwritten(error: OSError) -> int:
+    """Our output did not arrive: say so, unless nobody reads it any more; what is left of it is given up."""
+    if not isinstance(error, BrokenPipeError):
+        _complain(f"the output could not be written: {error.strerror or error}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return OWN_ERROR
 
 
 def _path(error: click.UsageError) -> str:

@@ -26,7 +26,7 @@ def command(job_id: str | None, json_: bool, **rest: Any) -> int:
     if json_:
         from coord.render.document import agents_document
 
-        click.echo(json.dumps(agents_document(snapshots), ensure_ascii=False))
+        click.echo(json.dumps(agents_document(snapshots)))
     elif any(snapshot.awaited for snapshot in snapshots):
         from coord.render.terminal import agents_table
 

@@ -31,7 +31,7 @@ def show_jobs(snapshots: list[Snapshot], *, json_: bool) -> None:
     if json_:
         from coord.render.document import jobs_document
 
-        click.echo(json.dumps(jobs_document(snapshots), ensure_ascii=False))
+        click.echo(json.dumps(jobs_document(snapshots)))
     elif snapshots:
         from coord.render.terminal import jobs_table
 

@@ -146,7 +146,7 @@ def show_job(snapshot: Snapshot, *, json_: bool) -> None:
     if json_:
         from coord.render.document import job_document
 
-        click.echo(json.dumps(job_document(snapshot), ensure_ascii=False))
+        click.echo(json.dumps(job_document(snapshot)))
         return
     from coord.render.terminal import job_view
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich import markup
 from rich.table import Table
 
 from coord.messages import AgentState, Outcome, clip
@@ -124,3 +124,8 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def escape(text: str) -> str:
+    """Make a text that is not ours fit for the screen: no markup, and no control characters that move a cursor."""
+    return markup.escape("".join(char if char.isprintable() else " " for char in text.expandtabs(4)))

@@ -7,15 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coord.embedded import _is_kept, ensure
+from coord import embedded
+from coord.embedded import ensure
 from coord.ledger import Ledger
 from tests.harness import COORD, until
 from tests.record.desk import Desk
@@ -25,7 +24,14 @@ if TYPE_CHECKING:
     from tests.embedded.conftest import Fence, Runtime
 
 AT_ONCE = 8
-ROUNDS = 5
+ROUNDS = 10
+LOOK = """
+from coord.embedded import _is_kept
+from coord.settings import runtime_dir
+folder = runtime_dir()
+print(flush=True)
+while True: _is_kept(folder)
+"""
 ASK = "from coord.embedded import ensure; print(ensure())"
 
 
@@ -40,26 +46,26 @@ def test_commands_at_once_share_one_server(runtime: Runtime) -> None:
     until(lambda: len(runtime.keepers) == len(runtime.servers) == 1, "one keeper and one server")
 
 
-def test_asking_for_the_keeper_never_keeps_it_from_starting(runtime: Runtime) -> None:
+def test_asking_for_the_keeper_never_keeps_it_from_starting(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that looks whether there is a keeper is never taken for one: the first one started stays."""
-    asked_enough = Event()
+    starts: list[Any] = []
+    start = embedded._spawn_keeper
 
-    def ask() -> None:
-        while not asked_enough.is_set():
-            _is_kept(runtime.folder)
+    def counted(*args: Any) -> None:
+        starts.append(args)
+        start(*args)
 
-    with ThreadPoolExecutor(1) as thread:
-        asking = thread.submit(ask)
+    monkeypatch.setattr(embedded, "_spawn_keeper", counted)
+    with subprocess.Popen([sys.executable, "-c", LOOK], stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        asking.stdout.readline()  # it looks, again and again
         try:
             for _ in range(ROUNDS):
-                said: list[str] = []
-                ensure(said.append)
-                assert len(said) == 1
+                ensure()
                 runtime.close()
-                runtime.socket.unlink()
         finally:
-            asked_enough.set()
-            asking.result()
+            asking.kill()
+    assert len(starts) == ROUNDS
 
 
 def test_second_call_finds_the_first_server(runtime: Runtime) -> None:

@@ -1,0 +1,114 @@
+"""`python -m tests.bench`: prints all figures of one run, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from tests.bench.coord_stop import CoordStop
+from tests.bench.floor import Floor, publish_ms
+from tests.bench.measure import Case, measure
+from tests.bench.naive import Naive
+from tests.bench.rq_stop import RqStop
+from tests.bench.site import site
+from tests.bench.startup import measure_startup
+from tests.bench.table import own_table, single_table, startup_table, stop_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.bench.measure import Contestant
+    from tests.bench.site import Site
+
+CASES = (Case(hosts=1, each=10), Case(hosts=4, each=25))
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure coord beside its peers.")
+    parser.add_argument("--runs", type=int, default=15, help="rounds of each contestant (default: %(default)s)")
+    runs = max(1, parser.parse_args().runs)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    began_s = time.monotonic()
+    try:
+        with site() as made, ExitStack() as stack:
+            contestants = _contestants(made, stack)
+            say(_surroundings(made, runs))
+            for case in CASES:
+                _stops(made, contestants, case, runs)
+            say(startup_table(measure_startup(made, runs=runs, progress=progress), against="rq --help"))
+    except KeyboardInterrupt:
+        progress("")
+        sys.stderr.write("interrupted; everything that was started is ended\n")
+        return INTERRUPTED
+    say(f"Took {time.monotonic() - began_s:.0f} s; load at the end {os.getloadavg()[0]:.1f}.")
+    return 0
+
+
+def say(text: str) -> None:
+    """Print a part of the result."""
+    progress("")
+    sys.stdout.write(f"{text}\n\n")
+    sys.stdout.flush()
+
+
+def progress(text: str) -> None:
+    """Show a person what is being done, on one line that the next one replaces."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
+def _contestants(made: Site, stack: ExitStack) -> Sequence[Contestant]:
+    connection = stack.enter_context(redis.Redis.from_url(made.url))
+    few, many = CASES
+    return (
+        CoordStop(made),
+        stack.enter_context(RqStop(made, connection, per_child=False).workers(many.hosts)),
+        # for the larger case it would take 100 workers, which start longer than all the rest runs
+        stack.enter_context(RqStop(made, connection, per_child=True).workers(few.total)),
+        Naive(made),
+        Floor(made),
+    )
+
+
+def _stops(made: Site, contestants: Sequence[Contestant], case: Case, runs: int) -> None:
+    samples = measure(made, contestants, case, runs=runs, progress=progress)
+    say(stop_table(case, samples, against="coord"))
+    say(own_table(case, samples["coord"], "coord"))
+    if case is CASES[-1]:
+        say(single_table("floor: PUBLISH to subscriber, bare sockets", [publish_ms(made) for _ in range(runs)]))
+
+
+def _surroundings(made: Site, runs: int) -> str:
+    with redis.Redis.from_url(made.url) as connection:
+        server: Any = connection.info("server")
+    version = server.get("valkey_version") or server["redis_version"]
+    return (
+        f"{runs} runs, contestants in turn; median  (least - most); ratios of neighbouring rounds\n"
+        f"Linux {platform.release()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, "
+        f"Python {platform.python_version()}, Valkey {version} on a Unix socket\n"
+        "Seen from outside through pidfds, from the call that asks to the end of the last child.\n"
+        "coord and the loop ask with SIGTERM, RQ kills with SIGKILL. The loop is told through a pipe, not by Redis."
+    )
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """Stop once; what follows ends everything and must not be interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

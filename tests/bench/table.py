@@ -1,0 +1,66 @@
+"""The figures as text that a person reads at once. Pure."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tests.bench.measure import Case, Sample
+
+NAME_WIDTH = 52
+FIGURE_WIDTH = 24
+
+
+def stop_table(case: Case, samples: Mapping[str, Sequence[Sample]], against: str) -> str:
+    """One line per contestant, and its ratio to the one called `against`, pair by pair."""
+    hosts = "1 host" if case.hosts == 1 else f"{case.hosts} hosts"
+    lines = [_line(f"Stop {hosts} x {case.each} sleeps", "first gone, ms", "all gone, ms", f"all gone: x {against}'s")]
+    own = [sample.gone.all_ms for sample in samples[against]]
+    for name, taken in samples.items():
+        first = [sample.gone.first_ms for sample in taken]
+        gone = [sample.gone.all_ms for sample in taken]
+        lines.append(_line(name, spread(first), spread(gone), _ratio(gone, own)))
+    return "\n".join(lines)
+
+
+def own_table(case: Case, samples: Sequence[Sample], name: str) -> str:
+    """What the contestant says of itself."""
+    lines = [_line(f"{name}'s own report, {case.hosts} x {case.each}", "ms, in Redis time")]
+    lines += [_line(what, spread([sample.own_ms[what] for sample in samples])) for what in samples[0].own_ms]
+    return "\n".join(lines)
+
+
+def startup_table(figures: Mapping[str, Sequence[float]], against: str) -> str:
+    """One line per command, and its ratio to the one called `against`, pair by pair."""
+    lines = [_line("Whole commands", "ms", f"x {against}'s")]
+    lines += [_line(name, spread(taken), _ratio(taken, figures[against])) for name, taken in figures.items()]
+    return "\n".join(lines)
+
+
+def single_table(title: str, taken: Sequence[float]) -> str:
+    """One figure."""
+    return _line(title, f"{spread(taken)} ms")
+
+
+def spread(taken: Sequence[float]) -> str:
+    """Median, then the extremes: `4.1  (3.2 - 9.9)`."""
+    return f"{_short(median(taken)):>6}  ({_short(min(taken))} - {_short(max(taken))})"
+
+
+def _ratio(taken: Sequence[float], against: Sequence[float]) -> str:
+    """Median of the ratios of rounds that were taken right after each other, and their extremes."""
+    ratios = [ours / theirs for ours, theirs in zip(taken, against, strict=True)]
+    return spread(ratios)
+
+
+def _short(number: float) -> str:
+    if number >= 100:
+        return f"{number:.0f}"
+    return f"{number:.1f}" if number >= 10 else f"{number:.2f}"
+
+
+def _line(name: str, *figures: str) -> str:
+    return f"{name:<{NAME_WIDTH}}" + "".join(f"{figure:<{FIGURE_WIDTH}}" for figure in figures).rstrip()
