@@ -6,6 +6,7 @@ Starts it in a session of its own, passes what reaches it through, and ends as i
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import secrets
 import shutil
@@ -26,7 +27,7 @@ from coord.messages import (
     FirstFailure,
     clip,
 )
-from coord.plan import Plan
+from coord.plan import Plan, format_duration
 from coord.record import Record
 from coord.render.text import failure_words
 from workers import link
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAIL_S = 0.05  # how long a failure's report waits for the last words on stderr
+HINT_S = 0.5  # after Ctrl-C: who is still waiting then, wants to know for what
 PLATFORM_S = 0.1
 FLUSH_S = 1.0  # how long the end waits for a slow reader of our stderr
 LOOK_S = 0.01
@@ -226,8 +228,15 @@ class CommandRun:
         elif len(self._signalled) == 1 and agent.state.phase is Phase.RUNNING:
             self._drained_by = number.name
             agent.stop(self._order.plan)
+            if number is signal.SIGINT:
+                asyncio.get_running_loop().call_later(HINT_S, self._hint, agent)
             if self._order.stop_on_failure:
                 agent.ask(self._drain(number))
+
+    def _hint(self, agent: Agent) -> None:
+        if agent.state.phase is Phase.STOPPING:
+            left = format_duration(math.ceil(max(0.0, agent.state.kill_at_s - time.monotonic())))
+            self._outlet.say(f"asked {self._label} to leave; it has {left} left. Ctrl-C again kills it at once")
 
     def _drain(self, number: signal.Signals) -> Call[Answer]:
         reason = f"{number.name} reached `coord run` of {self._label} on host {self._settings.host}"

@@ -185,3 +185,15 @@ def test_a_reader_that_does_not_read_holds_up_nothing(lab: Lab, job: str) -> Non
     assert (ended.code, ended.json["verdict"]) == (0, "clean")
     assert run.popen.stderr
     assert run.popen.wait(30) == 143
+
+
+def test_after_ctrl_c_it_says_what_it_waits_for(lab: Lab, job: str) -> None:
+    """A person who pressed Ctrl-C and is still waiting learns how long it may take, and what a second Ctrl-C does."""
+    run = deaf(lab, job, "--grace", "10m", "--label", "rank0")
+    run.signal(signal.SIGINT)
+    assert run.popen.stderr
+    assert (
+        run.popen.stderr.readline() == b"coord: asked rank0 to leave; it has 10m left. Ctrl-C again kills it at once\n"
+    )
+    run.signal(signal.SIGINT)
+    assert run.end().code == 137
