@@ -16,7 +16,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 from urllib.parse import quote
 
 from coord.errors import UnreachableError, UsageError
@@ -31,7 +31,9 @@ START_S = 15.0
 SPAWN_AGAIN_S = 2.0
 POLL_S = 2.0
 ANSWER_S = 2.0
-RESTARTS_MAX = 5
+RESTARTS_MAX = 5  # in a row
+STEADY_S = 60.0  # a server that lived that long was all right
+LOCK_S = 1.0  # less than SPAWN_AGAIN_S
 SOCKET_PATH_MAX = 107  # bytes, unix(7)
 LONGEST = "valkey.sock"  # the longest of a socket's names here
 
@@ -85,17 +87,32 @@ def _idle_s() -> float:
 def keep(folder: Path, idle_s: float) -> None:
     """Be the keeper: hold the lock, keep the server up, end it when nobody has used it for `idle_s` seconds."""
     with (folder / "keeper.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        restarts = 0
+        if not _locked(lock):
             return
-        for _ in range(RESTARTS_MAX):
+        while restarts < RESTARTS_MAX:
+            began_s = time.monotonic()
             try:
                 with _server(folder) as path:
                     if _watch(path, idle_s):
                         return
             except ChildProcessError as error:
                 sys.stderr.write(f"{error}\n")
+            restarts = 0 if time.monotonic() - began_s > STEADY_S else restarts + 1
+
+
+def _locked(lock: TextIO) -> bool:
+    """Take the lock; who only looks whether it is taken holds it for a moment, so one try is not enough."""
+    deadline_s = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(0.005)
+        else:
+            return True
 
 
 def _watch(path: Path, idle_s: float) -> bool:
