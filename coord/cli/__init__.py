@@ -34,6 +34,7 @@ class _Commands(click.Group):
 
 @click.command(
     cls=_Commands,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Examples:
@@ -43,8 +44,12 @@ Examples:
 """,
 )
 @click.version_option(__version__, prog_name="coord")
-def group() -> None:
+@click.pass_context
+def group(ctx: click.Context) -> int:
     """Stop distributed jobs on all their hosts, and prove that everything is gone."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return USAGE
 
 
 def main() -> None:
@@ -69,9 +74,6 @@ def run(args: list[str]) -> int:
     except CoordError as error:
         _complain(str(error))
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return USAGE
     except click.UsageError as error:
         _complain(f"{error.format_message().rstrip('.')}. See {_path(error)} --help")
         return USAGE

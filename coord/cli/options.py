@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # not generic before click 8.5
+
 F = TypeVar("F", bound="Callable[..., Any]")
 
 RETAIN_MIN_S = 60
 PIPE_WIDTH = 200  # columns where no terminal says how many there are
 
 
-class _Checked(click.ParamType[Any]):
+class _Checked(_ParamType):
     """A text that one of our functions checks; its complaint says which option it is about."""
 
     def __init__(self, name: str, check: Callable[[str], Any]) -> None:
