@@ -180,8 +180,9 @@ def test_a_host_that_died_is_never_called_stopped(lab: Lab, job: str) -> None:
     """Truthful: where agent and guardian both died, nothing is proved: the verdict is incomplete and names the host."""
     gone = lab.run(job, "sleep", "600", host="a")
     good = lab.run(job, "sleep", "600", host="b")
-    for pid in (gone.popen.pid, gone.agent_pid):
-        kill(pid, lab.token)
+    gone.signal(signal.SIGSTOP)  # so that the guardian sees nothing of its agent's death: both die at once
+    kill(gone.agent_pid, lab.token)
+    gone.popen.kill()
     gone.popen.wait()
     ended = lab.call("shutdown", "--job-id", job, "--json")
     assert (ended.code, ended.json["verdict"], ended.json["state"]) == (5, "incomplete", "stopping")
