@@ -11,6 +11,7 @@ import json
 import re
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
@@ -22,7 +23,7 @@ from redis.retry import Retry
 from coord.errors import CoordError, UnreachableError, UsageError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
 from coord.messages import Event, MessageError
-from coord.record import Call, Record, script_text
+from coord.record import Call, Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -213,6 +214,12 @@ def _timeouts() -> dict[str, Any]:
         "socket_timeout": ANSWER_TIMEOUT_S,
         "client_name": "coord",
     }
+
+
+def script_text(name: str) -> str:
+    """Give a script as the server gets it: the prelude, then the script's own file."""
+    folder = Path(__file__).parent / "lua"
+    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 
 @cache

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from coord.keys import CONTROL_CHANNEL, job_keys
@@ -60,12 +59,6 @@ class Moment:
     kind: str
     at_s: float
     counts: dict[Outcome, int]
-
-
-def script_text(name: str) -> str:
-    """Give a script as the server gets it: the prelude, then the script's own file."""
-    folder = Path(__file__).parent / "lua"
-    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
 
 
 class Record:

@@ -1,4 +1,4 @@
-"""Holds processes by handle, and is the only file that signals. A handle (pidfd) can't come to mean another process.
+"""Holds processes by handle; the only file that signals a job's processes. A handle (pidfd) can't come to mean another.
 
 Refused by construction: pid <= 1, ourselves, and what is not what it was when it was found.
 """

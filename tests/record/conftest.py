@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from coord import ledger as ledger_module
-from coord.record import script_text
+from coord.ledger import script_text
 from tests.record.desk import Desk
 from tests.record.servers import KINDS, raw, serving
 
