@@ -25,7 +25,7 @@ def job_keys(job_id: str) -> tuple[str, ...]:
 
 
 JOB_KEYS = (
-    "job",  # hash: created_us, grace_s, kill_wait_s; then request, plan, requested_us, rev, first_failure; then verdict
+    "job",  # hash: created_us, longest waits; then request, plan, requested_us, rev, first_failure; then verdict
     "agents",  # hash agent id -> AgentInfo JSON; `join` writes it
     "reports",  # hash agent id -> AgentReport JSON with its timings; `report` writes it
     "leases",  # zset agent id -> Redis time its lease ends, in us: who has to answer; `join`, `beat`, `report`

@@ -6,7 +6,7 @@ Waits are seconds. The last step is always SIGKILL, so that every plan ends; wha
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -69,6 +69,7 @@ class Step:
 
     signal: str
     wait_s: float
+    wait_max_s: float = 0.0  # a process that needs more time can have it up to here; less than wait_s: it can't
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Plan:
         *asking, last = self.steps
         if last.signal != KILL or any(step.signal not in ASKING for step in asking):
             raise UsageError("a plan asks first and ends with SIGKILL", f"It may ask with {', '.join(ASKING)}")
-        if any(not 0 <= step.wait_s <= WAIT_MAX_S for step in self.steps):
+        if any(not 0 <= wait_s <= WAIT_MAX_S for step in self.steps for wait_s in (step.wait_s, step.wait_max_s)):
             raise UsageError(f"a wait is 0 to {format_duration(WAIT_MAX_S)}")
         if last.wait_s < KILL_WAIT_MIN_S:
             raise UsageError(
@@ -93,9 +94,9 @@ class Plan:
             )
 
     @classmethod
-    def of(cls, grace_s: float = GRACE_S, kill_wait_s: float = KILL_WAIT_S) -> Self:
-        """Make the usual plan: SIGTERM and `grace_s`, then SIGKILL and `kill_wait_s`."""
-        return cls((Step("SIGTERM", grace_s), Step(KILL, kill_wait_s)))
+    def of(cls, grace_s: float = GRACE_S, kill_wait_s: float = KILL_WAIT_S, grace_max_s: float = 0.0) -> Self:
+        """Make the usual plan: SIGTERM and `grace_s`, up to `grace_max_s` on demand; SIGKILL and `kill_wait_s`."""
+        return cls((Step("SIGTERM", grace_s, grace_max_s if grace_max_s > grace_s else 0.0), Step(KILL, kill_wait_s)))
 
     @classmethod
     def now(cls, kill_wait_s: float = KILL_WAIT_S) -> Self:
@@ -108,6 +109,12 @@ class Plan:
         return sum(step.wait_s for step in self.steps[:-1])
 
     @property
+    def kill_max_s(self) -> float:
+        """Seconds from the plan's start to SIGKILL, if a process asked for as much time as it may have."""
+        last = self.steps[-2] if len(self.steps) > 1 else None
+        return self.kill_at_s + (max(0.0, last.wait_max_s - last.wait_s) if last else 0.0)
+
+    @property
     def kill_wait_s(self) -> float:
         """Seconds that the killed may take to go."""
         return self.steps[-1].wait_s
@@ -115,15 +122,34 @@ class Plan:
     @property
     def total_s(self) -> float:
         """Seconds from the plan's start to its end, whatever the processes do."""
-        return self.kill_at_s + self.kill_wait_s
+        return self.kill_max_s + self.kill_wait_s
+
+    def since(self, elapsed_s: float) -> Plan:
+        """Give what is left of this plan `elapsed_s` after its start, as one wait."""
+        return Plan.of(max(0.0, self.kill_at_s - elapsed_s), self.kill_wait_s, max(0.0, self.kill_max_s - elapsed_s))
+
+    def extended(self, kill_at_s: float) -> Plan:
+        """Give this plan with its last wait made longer, up to `kill_at_s` from the start or what it allows."""
+        *asking, last, kill = self.steps
+        start_s = sum(step.wait_s for step in asking)
+        wait_s = max(last.wait_s, min(kill_at_s - start_s, last.wait_max_s))
+        return Plan((*asking, replace(last, wait_s=wait_s), kill))
+
+    def asked_again(self, after_s: float) -> Plan:
+        """Give this plan with its first signal sent once more after `after_s`; unchanged when it waits no longer."""
+        first = self.steps[0]
+        if first.signal == KILL or not 0 < after_s < first.wait_s:
+            return self
+        rest = Step(first.signal, first.wait_s - after_s, max(0.0, first.wait_max_s - after_s))
+        return Plan((Step(first.signal, after_s), rest, *self.steps[1:])) if len(self.steps) < STEPS_MAX else self
 
     def shortened(self, by: Plan, elapsed_s: float) -> Plan:
         """Give this plan, `elapsed_s` after its start, made at least as urgent as `by` started now.
 
         Never longer than this plan in any wait: a request can only get more urgent.
         """
-        kill_wait_s = min(self.kill_wait_s, by.kill_wait_s)
-        return Plan((*self._asking_until(elapsed_s + by.kill_at_s), Step(KILL, kill_wait_s)))
+        asking = _with_max(self._asking_until(elapsed_s + by.kill_at_s), elapsed_s + by.kill_max_s)
+        return Plan((*asking, Step(KILL, min(self.kill_wait_s, by.kill_wait_s))))
 
     def _asking_until(self, kill_at_s: float) -> tuple[Step, ...]:
         if kill_at_s >= self.kill_at_s:
@@ -138,13 +164,34 @@ class Plan:
         return tuple(steps)
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Give the plan as the public JSON has it: `[{"signal": "SIGTERM", "wait_s": 10.0}, ...]`."""
-        return [{"signal": step.signal, "wait_s": step.wait_s} for step in self.steps]
+        """Give the plan as the public JSON has it: `[{"signal": "SIGTERM", "wait_s": 10.0}, ...]`.
+
+        With `wait_max_s` where a process may ask for more time.
+        """
+        return [
+            {"signal": step.signal, "wait_s": step.wait_s}
+            | ({"wait_max_s": step.wait_max_s} if step.wait_max_s > step.wait_s else {})
+            for step in self.steps
+        ]
 
     @classmethod
     def from_list(cls, steps: Any) -> Self:
         """Read what `to_list` gave; raises UsageError or ValueError when it is something else."""
         try:
-            return cls(tuple(Step(str(step["signal"]), float(step["wait_s"])) for step in steps[: STEPS_MAX + 1]))
-        except (TypeError, KeyError, ValueError, OverflowError) as error:
+            return cls(
+                tuple(
+                    Step(str(step["signal"]), float(step["wait_s"]), float(step.get("wait_max_s", 0.0)))
+                    for step in steps[: STEPS_MAX + 1]
+                )
+            )
+        except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
             raise ValueError("not a plan") from error
+
+
+def _with_max(asking: tuple[Step, ...], kill_max_s: float) -> tuple[Step, ...]:
+    """Give these steps with the last one's longest wait cut at `kill_max_s` from the start."""
+    if not asking or asking[-1].wait_max_s <= 0.0:
+        return asking
+    *before, last = asking
+    wait_max_s = min(last.wait_max_s, kill_max_s - sum(step.wait_s for step in before))
+    return (*before, replace(last, wait_max_s=wait_max_s if wait_max_s > last.wait_s else 0.0))

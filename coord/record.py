@@ -71,9 +71,8 @@ class Record:
 
     def join(self, info: AgentInfo, plan: Plan, lease_s: float = LEASE_S) -> Call[Answer]:
         """`joined`, or `fenced` with the request that forbids it. `plan`: the waits this agent's command needs."""
-        return self._call(
-            "join", info.agent_id, encode(info), plan.kill_at_s, plan.kill_wait_s, _us(lease_s), decode=_answer
-        )
+        waits = (plan.kill_at_s, plan.kill_wait_s, plan.kill_max_s)
+        return self._call("join", info.agent_id, encode(info), *waits, _us(lease_s), decode=_answer)
 
     def request(self, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool = False) -> Call[Answer]:
         """`created`, `exists`, or `unknown` when nobody ever joined. No plan: the longest that its agents declared."""

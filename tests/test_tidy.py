@@ -20,9 +20,11 @@ ALONE = {
     r"\bos\.kill(pg)?\(|pidfd_send_signal\(|\.send_signal\(": {"workers/handles.py", "workers/guardian.py"},
     r"\bPopen\(|posix_spawn\(|subprocess\.run\(|os\.fork\(": {
         "coord/embedded.py",
-        "workers/command.py",
+        "workers/cgroups.py",
         "workers/guardian.py",
         "workers/heir.py",
+        "workers/starting.py",
+        "workers/sweep.py",
     },
     r"create_task\(|ensure_future\(": {"workers/agent.py"},
     r"\btime\.sleep\(": {"coord/embedded.py", "workers/obituary.py", "workers/outlet.py", "workers/stderr_tail.py"},

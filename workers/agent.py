@@ -19,7 +19,7 @@ from coord.messages import (
 )
 from coord.plan import Plan
 from workers import link
-from workers.events import Due, Key
+from workers.handles import have_pidfds
 from workers.membership import Membership
 from workers.outbox import Outbox
 from workers.reporter import Reporter
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from coord.ledger import AsyncLedger
     from coord.record import Answer, Call, Record
+    from workers.containment import Subreaper
+    from workers.events import Key
     from workers.handles import Handle
 
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
@@ -44,6 +46,7 @@ CANCEL_AGAIN_S = 0.05
 LOOK_MIN_S = 0.05  # soon after the start, when most programs start theirs; then less and less often
 LOOK_MAX_S = 5.0
 KNOWN_MAX = 200  # with more of them, looking all the time costs more than it saves
+BLIND_LOOK_S = 0.02
 ABORT_S = 10.0  # how long the end may take when the agent itself failed
 
 
@@ -62,7 +65,9 @@ class Agent:
         *,
         plan: Plan,
         log: FilteringBoundLogger,
+        containment: Subreaper,
         failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]] | None = None,
+        term_again_s: float = 0.0,
     ) -> None:
         self.info = info
         self.stop_file = StopFile.of(info.agent_id)
@@ -72,18 +77,12 @@ class Agent:
         self._log = log
         self._failed = failed
         self._loop = asyncio.get_running_loop()
-        self._membership = Membership(ledger, record, info, plan=plan, log=log, heard=self.hear, rejoined=self.report)
-        self._channel = Channel(ledger, self.hear, self._membership.beat, log)
-        self._tree = Tree(self._watch, self._forget)
-        self._stopper = Stopper(
-            plan,
-            self._tree,
-            clock=self._loop.time,
-            wake=self._wake,
-            announce=self._announce,
-            note=self._note,
-            refused=self._refused,
+        self._membership = Membership(
+            ledger, record, info, plan=plan, log=log, heard=self.hear, rejoined=self.report, proof=containment.proof
         )
+        self._channel = Channel(ledger, self.hear, self._membership.beat, log)
+        self._tree = Tree(containment, self._watch, self._forget)
+        self._stopper = Stopper(plan, self._tree, self.stop_file, self, term_again_s=term_again_s)
         self._tasks = asyncio.TaskGroup()
         self._background: list[asyncio.Task[None]] = []
         self._outbox = Outbox(ledger, self.hear, log)
@@ -101,8 +100,10 @@ class Agent:
             await self._channel.close()
             raise
         await self._tasks.__aenter__()
-        for work in (self._channel.listen(), self._membership.keep(), self._outbox.send(), self._get_to_know()):
-            self._background.append(self._tasks.create_task(work))
+        works = [self._channel.listen(), self._membership.keep(), self._outbox.send(), self._get_to_know()]
+        if not have_pidfds():
+            works.append(self._look_for_ends())
+        self._background += [self._tasks.create_task(work) for work in works]
         return self
 
     async def __aexit__(
@@ -131,9 +132,9 @@ class Agent:
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 
-    def adopt(self, pid: int, label: str, command: str) -> None:
+    def adopt(self, pid: int, number: int, label: str, command: str) -> None:
         """Take in a child that was just started. A child that slipped in after the request is stopped at once."""
-        seen = self._tree.adopt(pid, label, command)
+        seen = self._tree.adopt(pid, number, label, command)
         self._log.info("child.started", pid=pid, label=label, command=command)
         self._stopper.feed(seen)
 
@@ -184,13 +185,17 @@ class Agent:
         """The job that this agent works for."""
         return self._record.job_id
 
-    def _announce(self, state: State) -> None:
+    def now_s(self) -> float:
+        """Give the loop's time: monotonic."""
+        return self._loop.time()
+
+    def announce(self, state: State) -> None:
         """Tell the children before the signal does, and the guardian, who would have to go on from here."""
         facts = {name: getattr(self.request, name, None) for name in ("id", "cause", "by", "reason")}
-        self.stop_file.write({**facts, "kill_at_s": state.kill_at_s})
-        link.tell("stopping", kill_at_s=state.kill_at_s)
+        self.stop_file.write({**facts, "kill_at_s": state.kill_at_s, "kill_max_s": state.kill_max_s})
+        link.tell("stopping", kill_at_s=state.kill_at_s, kill_max_s=state.kill_max_s)
 
-    def _note(self, before: State) -> None:
+    def note(self, before: State) -> None:
         """Log and report what changed."""
         for key, process in self.state.processes.items():
             was = before.processes.get(key)
@@ -236,19 +241,23 @@ class Agent:
 
     # -- handles -------------------------------------------------------------------------------------------------------
 
-    def _wake(self, at_s: float) -> None:
+    def wake(self, at_s: float) -> None:
+        """Have the stopper go on then."""
         if self._timer:
             self._timer.cancel()
-        self._timer = self._loop.call_at(at_s, self._stopper.feed, Due())
+        self._timer = self._loop.call_at(at_s, self._stopper.due)
 
-    def _refused(self, key: Key, signal: str) -> None:
+    def refused(self, key: Key, signal: str) -> None:
+        """Log a process that may not be signalled."""
         self._log.error("signal.refused", pid=key[0], signal=signal)
 
     def _watch(self, handle: Handle) -> None:
-        self._loop.add_reader(handle.fd, self._stir, handle.key)
+        if handle.fd is not None:
+            self._loop.add_reader(handle.fd, self._stir, handle.key)
 
     def _forget(self, handle: Handle) -> None:
-        self._loop.remove_reader(handle.fd)
+        if handle.fd is not None:
+            self._loop.remove_reader(handle.fd)
 
     def _stir(self, key: Key) -> None:
         """Several often leave at once: take them together."""
@@ -262,4 +271,14 @@ class Agent:
 
     def reap(self) -> None:
         """Reap orphans that nobody watches; call it on SIGCHLD."""
-        self._tree.collect(())
+        if have_pidfds():
+            self._tree.collect(())
+        else:
+            self._stopper.collect(self._tree.held)
+
+    async def _look_for_ends(self) -> None:
+        """Ask again and again who has ended, where no handle says so by itself."""
+        self._log.warning("pidfd.missing", hint="processes are held by pid and start time, and looked at often")
+        while True:
+            await asyncio.sleep(BLIND_LOOK_S)
+            self._stopper.collect(self._tree.held)

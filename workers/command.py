@@ -30,11 +30,13 @@ from coord.messages import (
 from coord.plan import Plan, format_duration
 from coord.record import Record
 from coord.render.text import failure_words
-from workers import link
+from workers import estate, link, sweep
 from workers.agent import Agent
+from workers.containment import Choice, contain
 from workers.ending import Ending
 from workers.handles import signal_number
 from workers.outlet import Outlet
+from workers.starting import Program, start
 from workers.stderr_tail import StderrTail
 from workers.stopping import Phase, Process
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
     from coord.record import Answer, Call
     from coord.settings import Settings
+    from workers.containment import Entry, Subreaper
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAIL_S = 0.05  # how long a failure's report waits for the last words on stderr
@@ -62,6 +65,8 @@ class Order:
     label: str
     plan: Plan
     stop_on_failure: bool
+    containment: Choice = Choice.AUTO
+    term_again_s: float = 0.0
 
 
 def run_command(order: Order, settings: Settings, redis_url: Callable[[], str]) -> int:
@@ -102,6 +107,7 @@ class CommandRun:
         self._outlet = Outlet(2)
         self._tail: StderrTail | None = None
         self._agent: Agent | None = None
+        self._estate: estate.Estate | None = None
         self._signalled: list[signal.Signals] = []
         self._drained_by: str | None = None  # the signal that began the stop, if one did
 
@@ -122,18 +128,31 @@ class CommandRun:
         )
         ledger = AsyncLedger(url)
         failed = self._failed if self._order.stop_on_failure else None
-        agent = Agent(ledger, self._record, self._info, plan=self._order.plan, log=log, failed=failed)
+        sweep.start_if_needed(url)
+        containment = contain(self._order.containment, self._info.agent_id, log)
+        agent = Agent(
+            ledger,
+            self._record,
+            self._info,
+            plan=self._order.plan,
+            log=log,
+            containment=containment,
+            failed=failed,
+            term_again_s=self._order.term_again_s,
+        )
         try:
             async with agent:
                 loop.add_signal_handler(signal.SIGCHLD, agent.reap)
                 self._agent = agent
-                self._be_watched(agent, url)
+                self._be_watched(agent, url, containment)
                 if self._signalled:
                     self._drained_by = self._signalled[0].name
                     # a cancellation can get lost when what it cancels ends at the same moment; the signal does not
                     agent.stop(self._order.plan)
                 if agent.may_start():
-                    agent.adopt(self._start_or_fail(agent, url), self._label, self._info.command)
+                    entry = containment.entry()
+                    pid = self._start_or_fail(agent, url, entry)
+                    agent.adopt(pid, entry.mark.number, self._label, self._info.command)
                     agent.report()
                 await agent.over()
         except asyncio.CancelledError:
@@ -143,6 +162,9 @@ class CommandRun:
         finally:
             if agent.state.phase is Phase.OVER or not agent.state.processes:
                 link.tell("over")
+            containment.close()
+            if self._estate and (agent.state.proved or not agent.state.processes):
+                self._estate.remove()
             await ledger.close()
             self._outlet.drain(FLUSH_S)
         code = await self._end(agent)
@@ -152,24 +174,26 @@ class CommandRun:
             signal.signal(each, signal.SIG_IGN)  # too late to change how this ends
         return code
 
-    def _be_watched(self, agent: Agent, url: str) -> None:
+    def _be_watched(self, agent: Agent, url: str, containment: Subreaper) -> None:
         """Let the guardian know what it needs to take over; from its answer on it inherits what we start."""
-        link.tell(
-            "watch",
+        watch = {
             **asdict(self._info),
-            job_id=self._order.job_id,
-            redis_url=url,
-            retain_s=self._settings.retain_s,
-            plan=self._order.plan.to_list(),
-            stop_on_failure=self._order.stop_on_failure,
-            by=self._settings.by,
-            stop_file=agent.stop_file.path,
-        )
+            "job_id": self._order.job_id,
+            "retain_s": self._settings.retain_s,
+            "plan": self._order.plan.to_list(),
+            "stop_on_failure": self._order.stop_on_failure,
+            "by": self._settings.by,
+            "stop_file": agent.stop_file.path,
+            "containment": containment.facts(),
+            "term_again_s": self._order.term_again_s,
+        }
+        self._estate = estate.declare(watch)
+        link.tell("watch", **watch, redis_url=url, estate=str(self._estate.path) if self._estate else None)
 
-    def _start_or_fail(self, agent: Agent, url: str) -> int:
+    def _start_or_fail(self, agent: Agent, url: str, entry: Entry) -> int:
         """Start it; a rank that can't be started is missing to the others as much as one that failed."""
         try:
-            return self._start(agent, url)
+            return self._start(agent, url, entry)
         except CoordError as error:
             if self._order.stop_on_failure:
                 reason = f"{self._label} on host {self._settings.host} could not be started: {error.message}"
@@ -177,12 +201,10 @@ class CommandRun:
                 agent.ask(self._record.request(wish, None))
             raise
 
-    def _start(self, agent: Agent, url: str) -> int:
+    def _start(self, agent: Agent, url: str, entry: Entry) -> int:
         """Start the command in its own session; stdin and stdout are ours, stderr too where it is a terminal."""
-        actions: list[tuple[int, int, int]] = []
         if not os.isatty(2):
             self._tail = StderrTail(2)
-            actions = [(os.POSIX_SPAWN_DUP2, self._tail.write_fd, 2)]
         environment = {
             **os.environ,
             "COORD_REDIS_URL": url,  # what is called inside of the job means the same record
@@ -192,16 +214,8 @@ class CommandRun:
             **({"COORD_STOP_FILE": agent.stop_file.path} if agent.stop_file.path else {}),
         }
         try:
-            return os.posix_spawn(
-                self._path,
-                self._order.argv,
-                environment,
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                # Python ignores these two, and what is ignored would be inherited
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
-            )
+            stderr = self._tail.write_fd if self._tail else None
+            return start(Program(self._path, self._order.argv, environment, stderr), entry)
         except OSError as error:
             code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
             raise CoordError(

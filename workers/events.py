@@ -59,7 +59,9 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The time of the last Wake has come."""
+    """The time of the last Wake has come. `wanted_s`: until when a process asked to be waited for; 0: none did."""
+
+    wanted_s: float = 0.0
 
 
 Event: TypeAlias = Seen | Left | Requested | Due
@@ -76,6 +78,13 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Kill:
+    """Send SIGKILL to each of these, and let nobody slip away meanwhile."""
+
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """Look at the whole tree, and say what was Seen."""
 
@@ -87,4 +96,4 @@ class Wake:
     at_s: float
 
 
-Action: TypeAlias = Send | Look | Wake
+Action: TypeAlias = Send | Kill | Look | Wake

@@ -1,6 +1,7 @@
 """Holds processes by handle; the only file that signals a job's processes. A handle (pidfd) can't come to mean another.
 
-Refused by construction: pid <= 1, ourselves, and what is not what it was when it was found.
+Refused by construction: pid <= 1, ourselves, and what is not what it was when it was found. Where the kernel or a
+sandbox has no pidfds, a handle is (pid, start time), looked at again right before each signal.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import select
 import signal
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +31,10 @@ SPARE_FDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """One process, alive or dead, never another one."""
+    """One process, alive or dead, never another one. `fd`: its pidfd, readable from its end on; or None."""
 
     key: Key
-    fd: int
+    fd: int | None
 
     @property
     def pid(self) -> int:
@@ -41,30 +43,61 @@ class Handle:
 
     def send(self, name: str) -> bool:
         """Send a signal; False when the process is gone. Raises PermissionError for another user's process."""
+        number = signal.Signals[name]
         try:
-            signal.pidfd_send_signal(self.fd, signal.Signals[name])
+            if self.fd is not None:
+                signal.pidfd_send_signal(self.fd, number)
+            elif self._same():
+                os.kill(self.pid, number)
+            else:
+                return False
         except ProcessLookupError:
             return False
         return True
 
     def gone(self) -> bool:
         """Tell whether it has ended: a pidfd is readable from then on, pidfd_open(2)."""
+        if self.fd is None:
+            stat = self._same()
+            return stat is None or not stat.alive
         poll = select.poll()  # select(2) knows no descriptor above 1023
         poll.register(self.fd, select.POLLIN)
         return bool(poll.poll(0))
 
     def close(self) -> None:
         """Give the handle back."""
-        os.close(self.fd)
+        if self.fd is not None:
+            os.close(self.fd)
+
+    def _same(self) -> Stat | None:
+        stat = read_stat(self.pid)
+        return stat if stat and stat.key == self.key else None
+
+
+@cache
+def have_pidfds() -> bool:
+    """Tell whether pidfds can be opened and signalled here: a sandbox (seccomp) may forbid either."""
+    try:
+        fd = os.pidfd_open(os.getpid())
+    except OSError as error:
+        return error.errno in {errno.EMFILE, errno.ENFILE}
+    try:
+        signal.pidfd_send_signal(fd, 0)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def open_child(pid: int) -> Handle:
     """Hold a child that this process started and has not waited for: its pid can't be used again yet."""
     _refuse_ours(pid)
-    fd = os.pidfd_open(pid)
+    fd = os.pidfd_open(pid) if have_pidfds() else None
     stat = read_stat(pid)
     if stat is None:
-        os.close(fd)
+        if fd is not None:
+            os.close(fd)
         raise CoordError(f"process {pid} is not a child of this agent")
     return Handle(stat.key, fd)
 
@@ -76,12 +109,13 @@ def open_found(stat: Stat, belongs: Callable[[Stat], bool]) -> Handle | None:
     """
     _refuse_ours(stat.pid)
     try:
-        fd = _spared(os.pidfd_open(stat.pid))
+        fd = _spared(os.pidfd_open(stat.pid)) if have_pidfds() else None
     except ProcessLookupError:
         return None
     again = read_stat(stat.pid)
     if again is None or again.key != stat.key or not belongs(again):
-        os.close(fd)
+        if fd is not None:
+            os.close(fd)
         return None
     return Handle(stat.key, fd)
 

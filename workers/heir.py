@@ -13,24 +13,26 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coord.errors import OWN_ERROR
 from coord.messages import Cause
 from coord.plan import Plan
-from workers.events import Due
-from workers.handles import signal_name
+from workers.containment import taken_over
+from workers.handles import have_pidfds, signal_name
 from workers.stop_file import StopFile
 from workers.stopper import Stopper
 from workers.stopping import Phase
-from workers.tree import PROOF, Tree
+from workers.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from workers.containment import Subreaper
+    from workers.events import Key
     from workers.handles import Handle
     from workers.stopping import State
 
+BLIND_LOOK_S = 0.02  # between two looks, where no handle says who has ended
 TELL_S = 15.0  # how long the record may take to be told; then the host counts as not heard from
 
 
@@ -39,55 +41,72 @@ def inherit(told: dict[str, str], status: int, *, crashed: bool) -> int:
     watch: dict[str, Any] = json.loads(told["watch"])
     how = f"was killed by {signal_name(status)}" if crashed else f"exited with code {status}"
     death = {"signal": signal_name(status) if crashed else None, "exit_code": None if crashed else status, "how": how}
-    heir = Heir(watch["label"])
+    tellers: set[int] = set()
+    heir = Heir(watch, taken_over(watch["containment"], tellers), tellers)
+    _say(watch, how, settle(heir, watch, json.loads(told.get("stopping", "null")), death))
+    if watch["estate"]:
+        Path(watch["estate"]).unlink(missing_ok=True)
+    return OWN_ERROR
+
+
+def settle(heir: Heir, watch: dict[str, Any], stopping: dict[str, Any] | None, death: dict[str, Any]) -> State:
+    """Tell the record of the death, stop what is left, tell the record of that."""
     first = heir.tell({"watch": watch, "death": death})
-    stop_file = StopFile(watch["stop_file"])
-    why = {"cause": Cause.FAILURE, "by": watch["by"], "reason": f"the agent {how}"}
-    state = heir.stop(
-        _plan(watch, json.loads(told.get("stopping", "null"))),
-        lambda state: stop_file.write({**why, "kill_at_s": state.kill_at_s}),
-    )
-    stop_file.remove()
+    why = {"cause": Cause.FAILURE, "by": watch["by"], "reason": f"the agent {death['how']}"}
+    state = heir.stop(_plan(watch, stopping), why)
     heir.wait_for(first)
     heir.wait_for(heir.tell({"watch": watch, "report": heir.report()}))
-    _say(watch, how, state)
-    return OWN_ERROR
+    return state
 
 
 class Heir:
     """The dead agent's processes, stopped on a plain loop."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, watch: dict[str, Any], containment: Subreaper, tellers: set[int] | None = None) -> None:
         self._poll = select.poll()
         self._due_s = 0.0
-        self._tellers: set[int] = set()
-        self._tree = Tree(self._watch, self._forget, label=label, spare=self._tellers)
+        self._tellers = set() if tellers is None else tellers  # told to `containment`: they are none of the job's
+        self._watched = watch
+        self._stop_file = StopFile(watch["stop_file"])
+        self._containment = containment
+        self._tree = Tree(self._containment, self._watch, self._forget, label=watch["label"])
 
-    def stop(self, plan: Plan, announce: Callable[[State], None]) -> State:
-        """Run the plan; bounded by its total."""
-        self._stopper = Stopper(
-            plan,
-            self._tree,
-            clock=time.monotonic,
-            wake=self._wake,
-            announce=announce,
-            note=lambda _: None,
-            refused=lambda *_: None,
-        )
+    def stop(self, plan: Plan, why: dict[str, str]) -> State:
+        """Run the plan; bounded by its total. `why`: what the processes are told."""
+        self._why = why
+        self._stopper = Stopper(plan, self._tree, self._stop_file, self, term_again_s=self._watched["term_again_s"])
         self._stopper.stop(plan)
         while self._stopper.state.phase is not Phase.OVER:
-            self._poll.poll(max(0.0, self._due_s - time.monotonic()) * 1000)
+            wait_s = max(0.0, self._due_s - time.monotonic())
+            self._poll.poll(1000 * (wait_s if have_pidfds() else min(wait_s, BLIND_LOOK_S)))
             self._stopper.collect(self._tree.held)
             if time.monotonic() >= self._due_s:
-                self._stopper.feed(Due())
+                self._stopper.due()
+        self._tree.close()
+        self._containment.close()
+        self._stop_file.remove()
         return self._stopper.state
+
+    def now_s(self) -> float:
+        """Give the host's monotonic time."""
+        return time.monotonic()
+
+    def announce(self, state: State) -> None:
+        """Tell the processes, before the signal does."""
+        self._stop_file.write({**self._why, "kill_at_s": state.kill_at_s, "kill_max_s": state.kill_max_s})
+
+    def note(self, before: State) -> None:
+        """Nothing to note: the report at the end says it all."""
+
+    def refused(self, key: Key, signal: str) -> None:
+        """Nothing to note: who can't be signalled is a survivor."""
 
     def report(self) -> dict[str, Any]:
         """Give what the record is to be told of it."""
         stopper = self._stopper
         now_s = time.monotonic()
         return {
-            "proof": PROOF if stopper.state.proved else None,
+            "proof": stopper.proof,
             "processes": [process.to_dict() for process in stopper.state.reports()],
             "signal_age_s": None if stopper.first_signal_s is None else now_s - stopper.first_signal_s,
             "gone_age_s": now_s - stopper.all_gone_s if stopper.all_gone_s and stopper.state.proved else None,
@@ -110,14 +129,17 @@ class Heir:
         except subprocess.TimeoutExpired:
             teller.kill()
 
-    def _wake(self, at_s: float) -> None:
+    def wake(self, at_s: float) -> None:
+        """Have the stopper go on then."""
         self._due_s = at_s
 
     def _watch(self, handle: Handle) -> None:
-        self._poll.register(handle.fd, select.POLLIN)
+        if handle.fd is not None:
+            self._poll.register(handle.fd, select.POLLIN)
 
     def _forget(self, handle: Handle) -> None:
-        self._poll.unregister(handle.fd)
+        if handle.fd is not None:
+            self._poll.unregister(handle.fd)
 
 
 def _plan(watch: dict[str, Any], stopping: dict[str, Any] | None) -> Plan:
@@ -125,7 +147,8 @@ def _plan(watch: dict[str, Any], stopping: dict[str, Any] | None) -> Plan:
     plan = Plan.from_list(watch["plan"])
     if stopping is None:
         return plan
-    return Plan.of(max(0.0, stopping["kill_at_s"] - time.monotonic()), plan.kill_wait_s)
+    now_s = time.monotonic()
+    return Plan.of(max(0.0, stopping["kill_at_s"] - now_s), plan.kill_wait_s, stopping["kill_max_s"] - now_s)
 
 
 def _say(watch: dict[str, Any], how: str, state: State) -> None:

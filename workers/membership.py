@@ -10,7 +10,6 @@ from coord.errors import CoordError, RefusedError, UnreachableError
 from coord.messages import AgentReport, AgentState
 from coord.record import BEAT_S
 from coord.render.text import fenced_words
-from workers.tree import PROOF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +39,7 @@ class Membership:
         log: FilteringBoundLogger,
         heard: Callable[[ShutdownRequest], None],
         rejoined: Callable[[], None],
+        proof: str | None,
     ) -> None:
         self._ledger = ledger
         self._record = record
@@ -48,6 +48,7 @@ class Membership:
         self._log = log
         self._heard = heard
         self._rejoined = rejoined
+        self._proof = proof
         self.over = False  # nothing is left to keep a lease for
 
     async def join(self, channel: Channel) -> None:
@@ -82,7 +83,7 @@ class Membership:
 
     async def _take_back(self) -> None:
         """A join that was interrupted may have reached the record: say that nothing was started."""
-        nothing = AgentReport(AgentState.STOPPED, PROOF)
+        nothing = AgentReport(AgentState.STOPPED, self._proof)
         with suppress(CoordError, TimeoutError):
             async with asyncio.timeout(TAKE_BACK_S):
                 await self._ledger.run(self._record.report(self._info, nothing, "agent.stopped"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import cache
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -14,17 +16,29 @@ def become_subreaper() -> None:
     _set(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def set_parent_death_signal() -> None:
+    """Have the kernel send SIGTERM to this process when the thread that started it ends."""
+    _set(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def end_with_parent(parent_pid: int) -> None:
     """Have the kernel send SIGTERM to this process when its parent dies, and at once if that is dead already."""
-    _set(PR_SET_PDEATHSIG, signal.SIGTERM)
+    set_parent_death_signal()
     if os.getppid() != parent_pid:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _set(option: int, value: int) -> None:
+@cache
+def libc() -> Any:
+    """Give the C library."""
     import ctypes  # slow to import, so only where it is needed
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0):
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _set(option: int, value: int) -> None:
+    import ctypes
+
+    if libc().prctl(option, value, 0, 0, 0):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from coord.messages import PROCESSES_MAX, AgentReport, AgentState, Outcome
 from coord.record import Moment
 from workers.stopping import Phase
-from workers.tree import PROOF
 
 if TYPE_CHECKING:
     from coord.messages import AgentInfo
@@ -67,7 +66,7 @@ class Reporter:
             self._info,
             AgentReport(
                 _STATES.get(state.phase, AgentState.STOPPING),
-                PROOF if state.proved else None,
+                self._stopper.proof,
                 state.reports()[:PROCESSES_MAX],
             ),
             self._history[upto - 1].kind,

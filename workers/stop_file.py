@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from contextlib import suppress
@@ -10,8 +11,10 @@ from typing import Any
 
 from coord.errors import CoordError
 from coord.settings import runtime_dir
+from workers.proc import read_stat
 
 FOLDER = "stops"
+NEED = ".need-"  # and the pid of who asks for more time: `coord.child` writes it
 
 
 class StopFile:
@@ -42,7 +45,26 @@ class StopFile:
             os.close(fd)
             os.rename(draft, self.path)  # noqa: PTH104
 
+    def wanted_s(self) -> float:
+        """Give the latest instant (CLOCK_MONOTONIC) until which a living process asked to be waited for; 0: none."""
+        return max((_wanted_s(path) for path in self._needs()), default=0.0)
+
     def remove(self) -> None:
         """Take it away when nobody is left to read it."""
         if self.path:
-            Path(self.path).unlink(missing_ok=True)
+            for path in (Path(self.path), *self._needs()):
+                path.unlink(missing_ok=True)
+
+    def _needs(self) -> list[Path]:
+        if self.path is None:
+            return []
+        path = Path(self.path)
+        return list(path.parent.glob(f"{glob.escape(path.name)}{NEED}*"))
+
+
+def _wanted_s(path: Path) -> float:
+    try:
+        stat = read_stat(int(path.name.rpartition("-")[2]))
+        return float(json.loads(path.read_bytes())["until_s"]) if stat and stat.alive else 0.0
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0.0  # somebody's draft, or none of ours

@@ -1,4 +1,4 @@
-"""Does what `stopping` decides, on the processes of one tree. Knows no Redis and no event loop; its owner keeps time.
+"""Does what `stopping` decides, on the processes of one agent. Knows no Redis and no event loop; its owner keeps time.
 
 Two own one: the agent, on asyncio, and the guardian that takes over from a dead agent, on a plain loop.
 """
@@ -6,44 +6,49 @@ Two own one: the agent, on asyncio, and the guardian that takes over from a dead
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from workers.events import Action, Event, Key, Look, Requested, Send, Wake
+from workers.events import Action, Due, Event, Key, Kill, Look, Requested, Send, Wake
 from workers.stopping import Phase, State, step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from coord.plan import Plan
+    from workers.stop_file import StopFile
     from workers.tree import Tree
 
 
+class Owner(Protocol):
+    """Who has the processes stopped."""
+
+    def now_s(self) -> float:
+        """Monotonic seconds."""
+
+    def wake(self, at_s: float) -> None:
+        """Call `Stopper.due` then; replaces the time before."""
+
+    def announce(self, state: State) -> None:
+        """There is a new deadline, nobody has been signalled for it yet."""
+
+    def note(self, before: State) -> None:
+        """The state changed."""
+
+    def refused(self, key: Key, signal: str) -> None:
+        """A process may not be signalled."""
+
+
 class Stopper:
-    """Feed it events. `clock()`: monotonic seconds; `wake(at_s)`: feed Due then.
+    """Feed it events."""
 
-    `announce(state)`: there is a new deadline, nobody has been signalled for it yet; `note(before)`: the state changed.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        tree: Tree,
-        *,
-        clock: Callable[[], float],
-        wake: Callable[[float], None],
-        announce: Callable[[State], None],
-        note: Callable[[State], None],
-        refused: Callable[[Key, str], None],
-    ) -> None:
+    def __init__(self, plan: Plan, tree: Tree, stop_file: StopFile, owner: Owner, *, term_again_s: float = 0.0) -> None:
         self.state = State(plan)
         self.first_signal_s: float | None = None
         self.all_gone_s: float | None = None
         self._tree = tree
-        self._clock = clock
-        self._wake = wake
-        self._announce = announce
-        self._note = note
-        self._refused = refused
+        self._stop_file = stop_file
+        self._owner = owner
+        self._term_again_s = term_again_s
         self._events: deque[Event] = deque()
         self._busy = False
 
@@ -61,7 +66,16 @@ class Stopper:
 
     def stop(self, plan: Plan, elapsed_s: float = 0.0, *, hurried: bool = False) -> None:
         """Have all stopped by this plan; once under way, it can only get more urgent."""
-        self.feed(Requested(plan, elapsed_s, hurried))
+        self.feed(Requested(plan.asked_again(self._term_again_s), elapsed_s, hurried))
+
+    @property
+    def proof(self) -> str | None:
+        """What showed that nobody is left; None: nothing has."""
+        return self._tree.proof if self.state.proved else None
+
+    def due(self) -> None:
+        """The time of the last `wake` has come."""
+        self.feed(Due(self._stop_file.wanted_s()))
 
     def collect(self, keys: Iterable[Key]) -> None:
         """Take the exits of those among these that are gone."""
@@ -71,25 +85,32 @@ class Stopper:
 
     def _decide(self, event: Event) -> None:
         before = self.state
-        self.state, actions = step(before, event, self._clock())
+        self.state, actions = step(before, event, self._owner.now_s())
         if self.state.deadline_s != before.deadline_s:
-            self._announce(self.state)
+            self._owner.announce(self.state)
         for action in actions:
             self._do(action)
         if self.state.phase is Phase.OVER and before.phase is not Phase.OVER:
-            self.all_gone_s = self._clock()
-        self._note(before)
+            self.all_gone_s = self._owner.now_s()
+        self._owner.note(before)
 
     def _do(self, action: Action) -> None:
         match action:
             case Send(signal, keys):
-                self.first_signal_s = self.first_signal_s or self._clock()
-                for key in self._tree.send(signal, keys):
-                    self._refused(key, signal)
+                self.first_signal_s = self.first_signal_s or self._owner.now_s()
+                self._refuse(self._tree.send(signal, keys), signal)
+            case Kill(keys):
+                self.first_signal_s = self.first_signal_s or self._owner.now_s()
+                self._events.append(self._tree.freeze())
+                self._refuse(self._tree.kill(keys), "SIGKILL")
             case Look():
                 left = self._tree.collect(self._tree.held)
                 if left.exits:
                     self._events.append(left)
                 self._events.append(self._tree.look())
             case Wake(at_s):
-                self._wake(at_s)
+                self._owner.wake(at_s)
+
+    def _refuse(self, keys: Iterable[Key], signal: str) -> None:
+        for key in keys:
+            self._owner.refused(key, signal)

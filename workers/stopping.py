@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from coord.messages import Outcome, ProcessReport
 from coord.plan import KILL, Plan, Step
-from workers.events import Action, Due, Event, Exit, Found, Key, Left, Look, Requested, Seen, Send, Wake
+from workers.events import Action, Due, Event, Exit, Found, Key, Kill, Left, Look, Requested, Seen, Send, Wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -77,6 +77,11 @@ class State:
         return self.began_s + self.plan.kill_at_s
 
     @property
+    def kill_max_s(self) -> float:
+        """The latest instant to which a process can put that off by asking for more time."""
+        return self.began_s + self.plan.kill_max_s
+
+    @property
     def survivors(self) -> tuple[Process, ...]:
         """Processes that outlived the whole plan."""
         return tuple(process for process in self.processes.values() if process.outcome is Outcome.SURVIVED)
@@ -132,8 +137,7 @@ def _request(state: State, event: Requested, now_s: float) -> Result:
     Unless somebody made it more urgent meanwhile: that counts from the request.
     """
     if event.hurried:
-        kill_in_s = max(0.0, event.plan.kill_at_s - event.elapsed_s)
-        return _begin(state, event.plan.shortened(Plan.of(kill_in_s, event.plan.kill_wait_s), 0.0), now_s)
+        return _begin(state, event.plan.shortened(event.plan.since(event.elapsed_s), 0.0), now_s)
     return _begin(state, event.plan, now_s)
 
 
@@ -159,8 +163,7 @@ def _count_down(state: State, event: Left, now_s: float) -> Result:
 def _shorten(state: State, event: Requested, now_s: float) -> Result:
     """STOPPING, Requested again: only a more urgent plan changes anything."""
     elapsed_s = now_s - state.began_s
-    kill_in_s = max(0.0, event.plan.kill_at_s - event.elapsed_s)
-    plan = state.plan.shortened(Plan.of(kill_in_s, event.plan.kill_wait_s), elapsed_s)
+    plan = state.plan.shortened(event.plan.since(event.elapsed_s), elapsed_s)
     state = replace(state, plan=plan)
     if state.step >= len(plan.steps) - 1:
         return _enter(state, len(plan.steps) - 1, now_s)
@@ -169,10 +172,14 @@ def _shorten(state: State, event: Requested, now_s: float) -> Result:
     return state, (Wake(state.deadline_s),)
 
 
-def _next_step(state: State, _event: Due, now_s: float) -> Result:
-    """STOPPING, Due: the wait is over, the hold-outs get the next signal."""
+def _next_step(state: State, event: Due, now_s: float) -> Result:
+    """STOPPING, Due: the wait is over, the hold-outs get the next signal; unless one asked for more time."""
     if now_s < state.deadline_s:
         return state, (Wake(state.deadline_s),)
+    kill_at_s = min(event.wanted_s, state.kill_max_s)
+    if state.step == len(state.plan.steps) - 2 and kill_at_s > now_s:
+        plan = state.plan.extended(kill_at_s - state.began_s)
+        return replace(state, plan=plan, deadline_s=kill_at_s), (Wake(kill_at_s),)
     return _enter(state, state.step + 1, now_s)
 
 
@@ -234,8 +241,8 @@ def _send(state: State, keys: tuple[Key, ...]) -> Result:
     processes = dict(state.processes)
     for key in keys:
         processes[key] = replace(processes[key], signal=signal)
-    wake_up = () if signal == KILL else (Send("SIGCONT", keys),)
-    return replace(state, processes=processes), (Send(signal, keys), *wake_up)
+    state = replace(state, processes=processes)
+    return state, (Kill(keys),) if signal == KILL else (Send(signal, keys), Send("SIGCONT", keys))
 
 
 def _known(state: State, found: Iterable[Found]) -> State:

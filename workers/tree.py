@@ -1,6 +1,6 @@
-"""Who belongs to the children: everything below this agent, which is a subreaper, so that no orphan leaves the tree.
+"""Holds every process of an agent's trees; signals go through these handles alone. Decides nothing.
 
-Holds a handle on every process it has seen; signals go through these alone. Decides nothing.
+Where the processes are found, and what proves that nobody is left, is the business of `containment`.
 """
 
 from __future__ import annotations
@@ -10,61 +10,84 @@ import os
 from typing import TYPE_CHECKING
 
 from workers.events import Exit, Found, Key, Left, Seen
-from workers.handles import Handle, childless, open_child, open_found, reap
-from workers.prctl import become_subreaper
-from workers.proc import Stat, descendants, read_command
+from workers.handles import Handle, open_child, open_found
+from workers.proc import read_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
 
-PROOF = "subreaper"
+    from workers.containment import Subreaper
+    from workers.proc import Stat
+
 LOOKS_MAX = 50  # a tree that hides or changes during so many looks in a row is looked at again later
 
 
 class Tree:
     """The processes of one agent. `watch(handle)` is called for each new one, `forget(handle)` before it is closed.
 
-    `label`: of those that belong to no child. `spare`: pids of our own helpers, which belong to nobody's tree.
+    `label`: of those that belong to no child.
     """
 
     def __init__(
         self,
+        containment: Subreaper,
         watch: Callable[[Handle], None],
         forget: Callable[[Handle], None],
         *,
         label: str = "",
-        spare: Collection[int] = (),
     ) -> None:
-        become_subreaper()
+        self._containment = containment
         self._watch = watch
         self._forget = forget
         self._label = label
-        self._spare = spare
         self._handles: dict[Key, Handle] = {}
-        self._labels: dict[int, str] = {}  # of the children, by pid
+        self._labels: dict[int, str] = {}  # of the children, by number
+        self._belongs: dict[Key, str] = {}  # the label of each process that is held
         self._exits: dict[int, tuple[int | None, str | None]] = {}
 
-    def adopt(self, pid: int, label: str, command: str) -> Seen:
+    @property
+    def proof(self) -> str | None:
+        """What shows that nobody is left: `cgroup` or `subreaper`; None: nothing shows it for certain."""
+        return self._containment.proof
+
+    def adopt(self, pid: int, number: int, label: str, command: str) -> Seen:
         """Take in a child that was just started; what it runs is known, while /proc may not know it yet."""
         handle = open_child(pid)
-        self._labels[pid] = label
-        self._hold(handle)
+        self._labels[number] = label
+        self._hold(handle, label)
         return Seen((Found(handle.key, label, command, child=True),), complete=False)
 
     def look(self) -> Seen:
-        """Find everything alive in the tree, and hold it.
-
-        `complete` with nothing found is the proof, and it is the kernel's word, not that of a list that ran empty:
-        below a subreaper, whoever has no child has no descendant.
-        """
+        """Find everything alive in the trees, and hold it. `complete` with nothing found is the proof."""
         for _ in range(LOOKS_MAX):
-            self._exits |= reap()
-            if childless(self._spare):
+            self._exits |= self._containment.reap()
+            if self._containment.empty():
                 return Seen((), complete=True)
-            found, whole = self._hold_all(descendants(os.getpid(), self._spare))
+            found, whole = self._hold_all(self._containment.members())
             if found or not whole:
                 return Seen(found, complete=whole)
         return Seen((), complete=False)
+
+    def freeze(self) -> Seen:
+        """Stop everybody in their tracks, parents first, until a look finds nobody new.
+
+        So nobody reacts to another's death, or forks its way out of the sweep. A cgroup needs none of that.
+        """
+        newcomers: list[Found] = []
+        frozen: set[Key] = set()
+        for _ in range(LOOKS_MAX):
+            found, _ = self._hold_all(self._containment.members())
+            newcomers += [each for each in found if each.key not in frozen]
+            if self._containment.kills_at_once or frozen.issuperset(self._handles):
+                break
+            self.send("SIGSTOP", [key for key in self._handles if key not in frozen])
+            frozen.update(self._handles)
+        return Seen(tuple(newcomers), complete=False)
+
+    def kill(self, keys: Iterable[Key]) -> list[Key]:
+        """Send SIGKILL to these, and to whatever is in their cgroup. Gives back those that may not be signalled."""
+        self._containment.kill()
+        return self.send("SIGKILL", keys)
 
     def send(self, signal: str, keys: Iterable[Key]) -> list[Key]:
         """Signal these; who is gone needs none. Gives back those that may not be signalled: another user's."""
@@ -80,7 +103,7 @@ class Tree:
 
     def collect(self, keys: Iterable[Key]) -> Left:
         """Reap, and close the handles of those among `keys` that are gone."""
-        self._exits |= reap()
+        self._exits |= self._containment.reap()
         exits = []
         for key in keys:
             handle = self._handles.get(key)
@@ -105,32 +128,37 @@ class Tree:
     def _hold_all(self, stats: list[Stat]) -> tuple[tuple[Found, ...], bool]:
         """Hold these; and False when the descriptors ran out: the others have their turn when some have gone."""
         pids = {stat.pid for stat in stats} | {os.getpid()}
-        labels = dict(self._labels)
+        labels: dict[int, str] = {}
         found = []
         for stat in stats:  # parents come first, so a label is handed down
-            label = labels.setdefault(stat.pid, labels.get(stat.ppid, self._first_label()))
+            label = labels[stat.pid] = self._belongs.get(stat.key) or self._label_of(stat, labels)
             if stat.key in self._handles:
                 found.append(Found(stat.key, label, ""))
                 continue
             try:
-                handle = open_found(stat, lambda again: again.ppid in pids)
+                handle = open_found(stat, lambda again: self._containment.belongs(again, pids))
             except OSError as error:
                 if error.errno not in {errno.EMFILE, errno.ENFILE}:
                     raise
                 return tuple(found), False
             if handle:
-                self._hold(handle)
+                self._hold(handle, label)
                 found.append(Found(stat.key, label, read_command(stat)))
         return tuple(found), True
 
-    def _first_label(self) -> str:
-        return next(iter(self._labels.values()), self._label)
+    def _label_of(self, stat: Stat, labels: dict[int, str]) -> str:
+        number = self._containment.number(stat)
+        if number in self._labels:
+            return self._labels[number]
+        return labels.get(stat.ppid) or next(iter(self._labels.values()), self._label)
 
-    def _hold(self, handle: Handle) -> None:
+    def _hold(self, handle: Handle, label: str) -> None:
         self._handles[handle.key] = handle
+        self._belongs[handle.key] = label
         self._watch(handle)
 
     def _drop(self, handle: Handle) -> None:
         del self._handles[handle.key]
+        del self._belongs[handle.key]
         self._forget(handle)
         handle.close()

@@ -9,7 +9,7 @@ import click
 
 from coord.errors import UsageError
 from coord.keys import check_job_id
-from coord.plan import GRACE_S, KILL_WAIT_S, format_duration, parse_duration
+from coord.plan import GRACE_S, KILL_WAIT_S, Plan, format_duration, parse_duration
 from coord.settings import LEVELS, Settings, check_host, host_name
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def job_id(*, required: bool = True) -> Callable[[F], F]:
 
 
 def grace(command: F, *, default: bool = True) -> F:
-    """Add `--grace` and `--kill-wait`."""
+    """Add `--grace`, `--grace-max` and `--kill-wait`."""
     add_grace = option(
         "--grace",
         type=DURATION,
@@ -91,7 +91,37 @@ def grace(command: F, *, default: bool = True) -> F:
         show_default=default,
         help="How long the kernel may take to remove them after SIGKILL.",
     )
-    return add_grace(add_kill_wait(command))
+    add_grace_max = option(
+        "--grace-max",
+        type=DURATION,
+        help="How long a process that asks for more time may have in all.  [default: no longer than --grace]",
+    )
+    return add_grace(add_grace_max(add_kill_wait(command)))
+
+
+def plan(options: dict[str, Any]) -> Plan:
+    """Make the plan that `--grace`, `--grace-max` and `--kill-wait` describe; what was not given has its default."""
+    grace_s = GRACE_S if options["grace"] is None else options["grace"]
+    kill_wait_s = KILL_WAIT_S if options["kill_wait"] is None else options["kill_wait"]
+    grace_max_s = options["grace_max"] or 0.0
+    if options["grace_max"] is not None and grace_max_s < grace_s:
+        raise UsageError("--grace-max is shorter than --grace", "Give a longer one, or leave it out")
+    return Plan.of(grace_s, kill_wait_s, grace_max_s)
+
+
+containment = option(
+    "--containment",
+    type=click.Choice(["auto", "cgroup", "subreaper"]),
+    default="auto",
+    show_default=True,
+    help="How the command's processes are kept together: see `coord doctor`.",
+)
+term_again = option(
+    "--term-again",
+    type=DURATION,
+    default="0",
+    help="Send SIGTERM once more after so long.  [default: never; many programs take the second one as `now`]",
+)
 
 
 as_json = option("--json", "json_", is_flag=True, help="Print one JSON document.")

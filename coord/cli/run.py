@@ -8,7 +8,6 @@ import click
 
 from coord.cli import options as opt
 from coord.errors import UsageError
-from coord.plan import Plan
 
 LABEL_MAX = 64
 
@@ -38,15 +37,25 @@ Examples:
     show_default=True,
     help="What a failure, or a signal to this command, means for the job on the other hosts.",
 )
+@opt.containment
+@opt.term_again
 @opt.common
 @click.argument("argv", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(job_id: str, label: str, on_failure: str, argv: tuple[str, ...], **rest: Any) -> int:
     """Run a command as a part of a job: stopped with the job, and stopping the job when it fails."""
     from workers.command import Order, run_command
+    from workers.containment import Choice
 
     if len(label) > LABEL_MAX or not label.isprintable():
         raise UsageError(f"--label: {label!r} is no label", f"At most {LABEL_MAX} printable characters")
     chosen = opt.settings(rest)
-    plan = Plan.of(rest["grace"], rest["kill_wait"])
-    order = Order(job_id=job_id, argv=argv, label=label, plan=plan, stop_on_failure=on_failure == "stop")
+    order = Order(
+        job_id=job_id,
+        argv=argv,
+        label=label,
+        plan=opt.plan(rest),
+        stop_on_failure=on_failure == "stop",
+        containment=Choice(rest["containment"]),
+        term_again_s=rest["term_again"],
+    )
     return run_command(order, chosen, lambda: opt.redis_url(chosen))

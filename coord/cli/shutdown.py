@@ -11,7 +11,7 @@ import click
 
 from coord.cli import options as opt
 from coord.errors import OK, UnreachableError, UsageError
-from coord.plan import GRACE_S, KILL_WAIT_S, Plan
+from coord.plan import KILL_WAIT_S, Plan
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -41,6 +41,7 @@ Examples:
 )
 @opt.job_id()
 @opt.option("--grace", type=opt.DURATION, help="How long processes may take to leave after SIGTERM.")
+@opt.option("--grace-max", type=opt.DURATION, help="How long one that asks for more time may have in all.")
 @opt.option("--kill-wait", type=opt.DURATION, help="How long the kernel may take to remove them after SIGKILL.")
 @opt.option("--now", is_flag=True, help="Kill at once, without asking.")
 @opt.option("--reason", default="", help="Why; everybody who is affected reads it.")
@@ -56,7 +57,7 @@ def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, js
     from coord.ledger import Ledger
 
     chosen = opt.settings(rest)
-    plan = _plan(rest["grace"], rest["kill_wait"], now=rest["now"])
+    plan = _plan(rest)
     coordinator = Coordinator(Ledger(opt.redis_url(chosen)), job_id, chosen.by, retain_s=chosen.retain_s)
     if dry_run:
         show_job(coordinator.status(), json_=json_)
@@ -82,15 +83,15 @@ def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, js
     return snapshot.exit_code
 
 
-def _plan(grace_s: float | None, kill_wait_s: float | None, *, now: bool) -> Plan | None:
+def _plan(options: dict[str, Any]) -> Plan | None:
     """None when nothing was said: then the job's own plan holds."""
-    if now and grace_s:
+    if options["now"] and (options["grace"] or options["grace_max"]):
         raise UsageError("--now and --grace say different things", "Give one of them")
-    if now:
-        return Plan.now(KILL_WAIT_S if kill_wait_s is None else kill_wait_s)
-    if grace_s is None and kill_wait_s is None:
+    if options["now"]:
+        return Plan.now(KILL_WAIT_S if options["kill_wait"] is None else options["kill_wait"])
+    if all(options[name] is None for name in ("grace", "grace_max", "kill_wait")):
         return None
-    return Plan.of(GRACE_S if grace_s is None else grace_s, KILL_WAIT_S if kill_wait_s is None else kill_wait_s)
+    return opt.plan(options)
 
 
 def _say(answer: Answer) -> None:

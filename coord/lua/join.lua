@@ -1,8 +1,8 @@
 -- An agent joins the job, or is refused because the job is fenced.
--- ARGV: agent id, AgentInfo JSON, grace_s, kill_wait_s, lease_us.
+-- ARGV: agent id, AgentInfo JSON, grace_s, kill_wait_s, grace_max_s, lease_us.
 -- Returns {'joined'} or the request that forbids it.
 
-local agent_id, info, grace_s, kill_wait_s, lease_us = unpack(ARGV, 3)
+local agent_id, info, grace_s, kill_wait_s, grace_max_s, lease_us = unpack(ARGV, 3)
 local LEFT_MAX = 1000
 
 if fenced() then
@@ -23,6 +23,7 @@ end
 redis.call('HSETNX', JOB, 'created_us', int(NOW_US))
 raise('grace_s', grace_s)
 raise('kill_wait_s', kill_wait_s)
+raise('grace_max_s', grace_max_s)
 redis.call('HSET', AGENTS, agent_id, info)
 redis.call('ZADD', LEASES, int(NOW_US + lease_us), agent_id)
 event('agent.joined', info)

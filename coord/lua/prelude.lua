@@ -44,11 +44,15 @@ end
 
 -- The plan that the job's agents asked for when they joined: the longest of each wait.
 local function declared_plan(default)
-  local waits = redis.call('HMGET', JOB, 'grace_s', 'kill_wait_s')
+  local waits = redis.call('HMGET', JOB, 'grace_s', 'kill_wait_s', 'grace_max_s')
   if not (waits[1] and waits[2]) then
     return default
   end
-  return '[{"signal":"SIGTERM","wait_s":' .. waits[1] .. '},{"signal":"SIGKILL","wait_s":' .. waits[2] .. '}]'
+  local longest = ''
+  if tonumber(waits[3] or 0) > tonumber(waits[1]) then
+    longest = ',"wait_max_s":' .. waits[3]
+  end
+  return '[{"signal":"SIGTERM","wait_s":' .. waits[1] .. longest .. '},{"signal":"SIGKILL","wait_s":' .. waits[2] .. '}]'
 end
 
 -- Who holds a lease now is who must answer: `join` is refused from here on, so the leases can only get fewer.

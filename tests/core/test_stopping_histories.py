@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coord.messages import Outcome
 from coord.plan import KILL, Plan
 from workers import stopping
-from workers.events import Due, Exit, Found, Left, Look, Requested, Seen, Send, Wake
+from workers.events import Action, Due, Exit, Found, Kill, Left, Look, Requested, Seen, Send, Wake
 from workers.stopping import Phase, State, step
 
 TICK_S = 0.01
@@ -69,15 +69,7 @@ def play(world: World, plan: Plan) -> State:
         while events:
             state, actions = step(state, events.pop(0), world.now_s)
             for action in actions:
-                match action:
-                    case Send(signal, keys):
-                        for pid, _ in keys:
-                            world.send(signal, pid)
-                    case Look():
-                        events.append(left(world, state))
-                        events.append(Seen(tuple(map(found, world.alive())), complete=True))
-                    case Wake(at_s):
-                        world.wake_s = at_s
+                events += done(action, world, state)
         if state.phase is Phase.OVER:
             return state
         world.now_s += TICK_S
@@ -86,6 +78,21 @@ def play(world: World, plan: Plan) -> State:
         if world.wake_s is not None and world.now_s >= world.wake_s:
             events.append(Due())
     raise AssertionError("the shutdown never ended")
+
+
+def done(action: Action, world: World, state: State) -> tuple[Left | Seen, ...]:
+    match action:
+        case Send(signal, keys):
+            for pid, _ in keys:
+                world.send(signal, pid)
+        case Kill(keys):
+            for pid, _ in keys:
+                world.send(KILL, pid)
+        case Wake(at_s):
+            world.wake_s = at_s
+        case Look():
+            return left(world, state), Seen(tuple(map(found, world.alive())), complete=True)
+    return ()
 
 
 def left(world: World, state: State) -> Left:

@@ -9,7 +9,7 @@ import pytest
 from coord.messages import Outcome
 from coord.plan import Plan, Step
 from workers import stopping
-from workers.events import Due, Event, Exit, Found, Left, Look, Requested, Seen, Send, Wake
+from workers.events import Due, Event, Exit, Found, Kill, Left, Look, Requested, Seen, Send, Wake
 from workers.stopping import Phase, State, step
 
 A, B, C = (11, 100), (12, 101), (13, 102)
@@ -51,7 +51,7 @@ def test_a_hundred_hold_outs_share_one_deadline() -> None:
     """A hundred hold-outs take one grace, not a hundred."""
     keys = tuple((pid, 1) for pid in range(100, 200))
     state, actions = step(stopping_at(0.0, *keys), Due(), 10.0)
-    assert Send("SIGKILL", keys) in actions
+    assert Kill(keys) in actions
     assert state.deadline_s == 15.0
 
 
@@ -85,7 +85,7 @@ def test_a_newcomer_gets_the_present_signal() -> None:
     assert actions == (Send("SIGTERM", (B,)), Send("SIGCONT", (B,)))
     state, _ = step(state, Due(), 10.0)
     _, actions = step(state, Seen((orphan(A), orphan(C)), complete=True), 10.1)
-    assert actions == (Send("SIGKILL", (C,)),)
+    assert actions == (Kill((C,)),)
 
 
 def test_killing_looks_again_until_its_deadline_and_names_survivors() -> None:
@@ -121,7 +121,7 @@ def test_kill_now_during_the_grace_kills_at_the_next_tick() -> None:
     state, actions = step(stopping_at(0.0, A), Requested(Plan.now(5)), 4.0)
     assert actions == (Wake(4.0),)
     state, actions = step(state, Due(), 4.0)
-    assert (state.phase, actions[0]) == (Phase.KILLING, Send("SIGKILL", (A,)))
+    assert (state.phase, actions[0]) == (Phase.KILLING, Kill((A,)))
 
 
 def test_the_plan_of_a_request_that_is_under_way_ends_when_its_requester_said() -> None:
@@ -148,7 +148,7 @@ def test_a_late_agent_hurries_when_the_request_was_hurried() -> None:
 def test_now_kills_without_asking() -> None:
     """The plan that does not ask sends SIGKILL first."""
     state, actions = step(running(A), Requested(Plan.now(5)), 0.0)
-    assert (state.phase, actions[0]) == (Phase.KILLING, Send("SIGKILL", (A,)))
+    assert (state.phase, actions[0]) == (Phase.KILLING, Kill((A,)))
 
 
 def test_a_plan_of_several_steps_is_done_in_order() -> None:
@@ -159,7 +159,7 @@ def test_a_plan_of_several_steps_is_done_in_order() -> None:
     state, actions = step(state, Due(), 1.0)
     assert actions[0] == Send("SIGTERM", (A,))
     state, actions = step(state, Due(), 3.0)
-    assert actions[0] == Send("SIGKILL", (A,))
+    assert actions[0] == Kill((A,))
     assert state.deadline_s == 6.0
 
 

@@ -15,6 +15,7 @@ import pytest
 from coord.errors import CoordError
 from tests.harness import NASTY, until
 from workers import handles, proc
+from workers.containment import Subreaper
 from workers.handles import open_child, open_found
 from workers.tree import Tree
 
@@ -31,7 +32,7 @@ def nobody(_handle: Handle) -> None:
 @pytest.fixture
 def tree() -> Iterator[Tree]:
     """A tree of this test process; it makes the process a subreaper, as an agent is one."""
-    tree = Tree(nobody, nobody)
+    tree = Tree(Subreaper(), nobody, nobody)
     yield tree
     until(lambda: kill_all(tree), "the tree to be empty")
     tree.close()
@@ -65,7 +66,7 @@ def nasty(name: str, argument: str = "") -> int:
 
 def test_everything_below_is_found(tree: Tree) -> None:
     """Children, a setsid daemon, and a double-forked orphan that fell to us: all of the tree, all labelled."""
-    tree.adopt(nasty("family", "3"), "rank0", "a command")
+    tree.adopt(nasty("family", "3"), 1, "rank0", "a command")
     until(lambda: len(tree.look().found) == 6, "five descendants and their parent")
     seen = tree.look()
     assert seen.complete
@@ -76,14 +77,16 @@ def test_an_empty_tree_is_said_to_be_empty_only_after_two_looks(tree: Tree, monk
     """The proof is two looks that see nothing: one alone can miss what moves while it looks."""
     pid = start("/bin/sleep", "60")
     real, missed = proc.descendants, [True]
-    monkeypatch.setattr("workers.tree.descendants", lambda root, _: [] if missed and missed.pop() else real(root))
+    monkeypatch.setattr(
+        "workers.containment.descendants", lambda root, _: [] if missed and missed.pop() else real(root)
+    )
     assert [found.key[0] for found in tree.look().found] == [pid], "the second look finds what the first one missed"
 
 
 def test_exits_are_told_with_code_and_signal(tree: Tree) -> None:
     """What the kernel tells a parent reaches the report: the exit code, or the signal."""
     pids = [start("/bin/sh", "-c", "exit 7"), start("/bin/sh", "-c", "kill -9 $$")]
-    keys = [tree.adopt(pid, "x", "a command").found[0].key for pid in pids]
+    keys = [tree.adopt(pid, 1, "x", "a command").found[0].key for pid in pids]
     exits = {}
 
     def all_told() -> bool:
@@ -142,7 +145,7 @@ def test_without_that_comparison_a_stranger_would_be_hit(
 def test_a_handle_outlives_its_process_and_never_means_another(tree: Tree) -> None:
     """A signal to a process that is gone goes nowhere, even while its pid is not yet free."""
     pid = start("/bin/true")
-    tree.adopt(pid, "x", "a command")
+    tree.adopt(pid, 1, "x", "a command")
     handle = next(iter(tree._handles.values()))
     until(handle.gone, "its end")
     assert handle.gone()
@@ -153,7 +156,7 @@ def test_a_handle_outlives_its_process_and_never_means_another(tree: Tree) -> No
 
 def test_another_users_process_is_reported_not_ignored(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that may not be signalled is given back by name, so that the log and the verdict can say so."""
-    key = tree.adopt(start("/bin/sleep", "60"), "x", "a command").found[0].key
+    key = tree.adopt(start("/bin/sleep", "60"), 1, "x", "a command").found[0].key
     with monkeypatch.context() as patch:
         patch.setattr(handles.Handle, "send", lambda _self, _name: (_ for _ in ()).throw(PermissionError))
         assert tree.send("SIGTERM", [key]) == [key]
@@ -164,7 +167,7 @@ def test_no_handle_leaks(tree: Tree) -> None:
     """A hundred children come and go; as many files are open afterwards as before."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(100):
-        tree.adopt(start("/bin/true"), "x", "a command")
+        tree.adopt(start("/bin/true"), 1, "x", "a command")
     until(lambda: not (tree.collect(tree.held), tree.held)[1], "all to be collected")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
@@ -174,7 +177,7 @@ def test_names_with_brackets_and_spaces_are_read_right(tree: Tree, tmp_path: os.
     program = os.path.join(tmp_path, ") Z (x")  # noqa: PTH118
     os.symlink("/bin/sleep", program)  # noqa: PTH211
     pid = start(program, "60")
-    tree.adopt(pid, "x", "a command")
+    tree.adopt(pid, 1, "x", "a command")
     stat = proc.read_stat(pid)
     assert stat
     assert (stat.name, stat.ppid, stat.alive) == (") Z (x", os.getpid(), True)
@@ -182,7 +185,7 @@ def test_names_with_brackets_and_spaces_are_read_right(tree: Tree, tmp_path: os.
 
 def test_the_tree_is_found_without_the_kernels_children_file(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without CONFIG_PROC_CHILDREN: the same tree, from all of /proc."""
-    tree.adopt(nasty("family", "2"), "rank0", "a command")
+    tree.adopt(nasty("family", "2"), 1, "rank0", "a command")
     until(lambda: len(tree.look().found) == 5, "the tree to be there")
     with_file = {stat.key for stat in proc.descendants(os.getpid())}
     monkeypatch.setattr(proc, "_has_children_file", lambda: False)
@@ -191,21 +194,21 @@ def test_the_tree_is_found_without_the_kernels_children_file(tree: Tree, monkeyp
 
 def test_what_proc_hides_is_not_called_gone(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof is the kernel's word that there is no child, not that /proc showed none: it can hide some (hidepid)."""
-    tree.adopt(start("/bin/sleep", "60"), "x", "a command")
+    tree.adopt(start("/bin/sleep", "60"), 1, "x", "a command")
     with monkeypatch.context() as patch:
-        patch.setattr("workers.tree.descendants", lambda *_: [])
+        patch.setattr("workers.containment.descendants", lambda *_: [])
         seen = tree.look()
         assert (seen.found, seen.complete) == ((), False)
         # the negative control: with /proc's word alone, the same look would prove that nobody is left
-        patch.setattr("workers.tree.childless", lambda _spare: True)
+        patch.setattr("workers.containment.childless", lambda _spare: True)
         assert tree.look().complete
 
 
 def test_helpers_of_ours_do_not_count(tree: Tree) -> None:
     """A process that tells the record, while a guardian takes over, is none of the job's; everybody else counts."""
     helper = start("/bin/sleep", "60")
-    tree._spare = {helper}
+    tree._containment._spare = {helper}
     assert tree.look().complete
     job = start("/bin/sleep", "60")
     assert [found.key[0] for found in tree.look().found] == [job]
-    tree._spare = ()
+    tree._containment._spare = ()

@@ -1,0 +1,173 @@
+"""cgroup v2: where it is mounted, whether this agent may use it, and one folder per child below its own cgroup.
+
+Found through /proc/self/mountinfo, since it may be mounted anywhere; see cgroups(7) and the kernel's cgroup-v2 manual.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+
+from coord.errors import CoordError
+
+PREFIX = "coord-"  # of every agent's folder
+EMPTY_S = 0.002  # the kernel takes the last process out a moment after its handle says that it is gone
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+class NoCgroupError(CoordError):
+    """cgroup v2 can't be used here; the message says why, the hint how it could."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """One folder of the cgroup tree. What is in it can leave it only by the will of who may write to its parents."""
+
+    path: str
+
+    @classmethod
+    def make(cls, parent: str, name: str) -> Cgroup:
+        """Make it. Raises NoCgroupError."""
+        path = f"{parent}/{name}"
+        try:
+            os.mkdir(path)
+        except OSError as error:
+            raise NoCgroupError(f"no cgroup can be made in {parent}: {error.strerror}", DELEGATE_HINT) from error
+        return cls(path)
+
+    def enter(self) -> None:
+        """Put this process into it: what it starts from now on is born there. Raises OSError."""
+        fd = os.open(f"{self.path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"0")
+        finally:
+            os.close(fd)
+
+    def members(self) -> dict[int, int]:
+        """Give all processes in it and below: pid -> the number of the folder that it is in; 0 for others."""
+        found: dict[int, int] = {}
+        for folder, _, _ in os.walk(self.path):
+            with suppress(OSError):  # it went meanwhile, or it is threaded: then its processes stand above
+                first = os.path.relpath(folder, self.path).partition("/")[0]
+                number = int(first) if first.isdigit() else 0
+                found |= dict.fromkeys(map(int, _read(f"{folder}/cgroup.procs").split()), number)
+        found.pop(0, None)  # one in a pid namespace that we don't see
+        return found
+
+    def populated(self) -> bool:
+        """Tell whether any process is in it or below: the kernel's word."""
+        try:
+            return b"populated 1" in _read(f"{self.path}/cgroup.events")
+        except FileNotFoundError:
+            return False
+
+    def emptied(self) -> bool:
+        """Tell whether it is empty; waits a moment for the kernel."""
+        if not self.populated():
+            return True
+        fd = os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.read(fd, 4096)
+            poll = select.poll()
+            poll.register(fd, select.POLLPRI)
+            poll.poll(EMPTY_S * 1000)
+        finally:
+            os.close(fd)
+        return not self.populated()
+
+    def kill(self) -> None:
+        """Send SIGKILL to everything in it at one instant; nothing forks its way out."""
+        with suppress(FileNotFoundError):
+            fd = os.open(f"{self.path}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"1")
+            finally:
+                os.close(fd)
+
+    def remove(self) -> None:
+        """Take it away, and what was made below it; one that is not empty stays."""
+        for folder, _, _ in os.walk(self.path, topdown=False):
+            with suppress(OSError):
+                os.rmdir(folder)
+
+
+DELEGATE_HINT = "Have it delegated (systemd: Delegate=yes; a container: a writable cgroup mount), or leave it to coord"
+
+
+def home() -> str:
+    """Give the folder of this process's own cgroup, if children's can be made below it. Raises NoCgroupError."""
+    own = _own_path()
+    for root, point in _mounts():
+        inside = os.path.relpath(own, root)
+        if not inside.startswith(".."):
+            folder = os.path.normpath(f"{point}/{inside}")
+            _check(folder)
+            return folder
+    raise NoCgroupError("cgroup v2 is not mounted where this process can see its own cgroup", "Mount it: cgroups(7)")
+
+
+def _own_path() -> str:
+    lines = _read("/proc/self/cgroup").decode(errors="surrogateescape").splitlines()
+    own = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
+    if own is None:
+        raise NoCgroupError("this kernel has no cgroup v2", "Leave it to coord: it does without")
+    return own
+
+
+def _mounts() -> list[tuple[str, str]]:
+    """Give (root, mount point) of each mount of cgroup v2: proc_pid_mountinfo(5)."""
+    found = []
+    for line in _read("/proc/self/mountinfo").decode(errors="surrogateescape").splitlines():
+        head, _, tail = line.partition(" - ")
+        if tail.split(" ", 1)[0] == "cgroup2":
+            root, point = head.split(" ")[3:5]
+            found.append((_unescaped(root), _unescaped(point)))
+    return found
+
+
+def _check(folder: str) -> None:
+    """Raise NoCgroupError unless children could be moved from this folder into ones below it, and killed there."""
+    if not os.access(folder, os.W_OK) or not os.access(f"{folder}/cgroup.procs", os.W_OK):
+        raise NoCgroupError(f"cgroup {folder} is not this user's to divide", DELEGATE_HINT)
+    kind = f"{folder}/cgroup.type"  # the root has none
+    if os.path.exists(kind) and _read(kind) != b"domain\n":
+        raise NoCgroupError(f"cgroup {folder} is threaded", "Start coord in a domain cgroup")
+
+
+def usable(cgroup: Cgroup) -> None:
+    """Try whether a cgroup that was made serves: a child can enter it. Removes it and raises NoCgroupError if not."""
+    reason = None
+    if not os.path.exists(f"{cgroup.path}/cgroup.kill"):
+        reason = "this kernel has no cgroup.kill (Linux 5.14 has it)"
+    elif not _a_child_can_enter(cgroup):
+        reason = f"no process can be moved into cgroup {cgroup.path}"
+    if reason:
+        cgroup.remove()
+        raise NoCgroupError(reason, DELEGATE_HINT)
+
+
+def _a_child_can_enter(cgroup: Cgroup) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: this child calls the kernel only
+        pid = os.fork()
+    if pid == 0:
+        try:
+            cgroup.enter()
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return status == 0
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,72 @@
+"""Starts a child's program: in a session of its own, in its place in the containment, tied to this agent's life."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workers.prctl import end_with_parent, libc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from workers.containment import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to start. stdin and stdout are ours; stderr too, unless a descriptor is given."""
+
+    path: str
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    stderr: int | None = None
+
+
+def start(program: Program, entry: Entry) -> int:
+    """Start it; gives its pid. Raises OSError when it can't be started.
+
+    If the agent and its guardian are killed at one instant, the kernel still sends it SIGTERM.
+    """
+    agent_pid = os.getpid()
+    libc()  # loaded before the fork: in between, only the kernel is called
+
+    def prepare() -> None:
+        _forget_handlers()
+        end_with_parent(agent_pid)
+        entry.take()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    # a signal that reaches the child before it is its program must neither get lost nor wake the agent
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        return _spawn(program, prepare)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _spawn(program: Program, prepare: Callable[[], None]) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads: see above
+        popen = subprocess.Popen(
+            program.argv,
+            executable=program.path,
+            env=program.environment,
+            stderr=program.stderr,
+            start_new_session=True,
+            close_fds=False,  # what the caller passes on is meant for the command
+            preexec_fn=prepare,  # noqa: PLW1509  # it calls the kernel only
+        )
+    popen.returncode = 0  # the tree reaps it, and Popen must not
+    return popen.pid
+
+
+def _forget_handlers() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,103 @@
+"""Sees to what agents of this host left that died together with their guardians: a short-lived process of its own.
+
+The next agent starts it. It runs each dead agent's plan on its processes, and tells the record. What is in a cgroup is
+proved to be gone; without one, processes are found by their mark, which finds them but proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workers.cgroups import Cgroup
+from workers.containment import Subreaper
+from workers.estate import abandoned
+from workers.heir import Heir, settle
+from workers.marks import read_mark
+from workers.proc import read_stat
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from workers.estate import Estate
+    from workers.proc import Stat
+
+DEATH = {"signal": None, "exit_code": None, "how": "died together with its guardian"}
+
+
+def start_if_needed(redis_url: str) -> None:
+    """Start it when there is something to see to; it belongs to nobody's tree."""
+    if next(abandoned(), None):
+        environment = {**os.environ, "COORD_REDIS_URL": redis_url}
+        subprocess.run([sys.executable, "-m", "workers.sweep"], check=False, env=environment, stdin=subprocess.DEVNULL)
+
+
+def main() -> None:
+    """Leave the parent's tree, then see to each."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    for estate in abandoned():
+        see_to(estate, os.environ["COORD_REDIS_URL"])
+
+
+def see_to(estate: Estate, redis_url: str) -> None:
+    """Stop what is left of one agent, report it in its name, and forget it."""
+    watch = {**estate.watch, "redis_url": redis_url}
+    settle(Heir(watch, Strays(watch["containment"])), watch, None, DEATH)
+    estate.remove()
+
+
+class Strays(Subreaper):
+    """Processes of a dead agent that have fallen to nobody: in its cgroup, or marked by it."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__(facts["owner"])
+        self._folder = Cgroup(facts["cgroup"]) if facts["cgroup"] else None
+        self._numbers: dict[int, int] = {}
+        self.proof = "cgroup" if self._folder else None
+        self.kills_at_once = self._folder is not None
+
+    def members(self) -> list[Stat]:
+        """Find them in the cgroup and by their mark, oldest first."""
+        self._numbers = self._folder.members() if self._folder else {}
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+            mark = read_mark(pid)
+            if mark and mark.owner == self.owner:
+                self._numbers[pid] = mark.number
+        stats = [stat for pid in self._numbers if (stat := read_stat(pid)) and stat.alive]
+        return sorted(stats, key=lambda stat: stat.start_ticks)
+
+    def number(self, stat: Stat) -> int | None:
+        """Tell from which child a process comes."""
+        return self._numbers.get(stat.pid)
+
+    def belongs(self, stat: Stat, pids: Collection[int]) -> bool:
+        """Tell whether a process is still one of those that were found: its key is."""
+        del self
+        return stat.pid in pids
+
+    def reap(self) -> dict[int, tuple[int | None, str | None]]:
+        """Nobody here is a child of this process."""
+        return {}
+
+    def empty(self) -> bool:
+        """Tell whether nobody is left, as far as it shows."""
+        return not self.members() and (self._folder is None or self._folder.emptied())
+
+    def kill(self) -> None:
+        """Kill everything in the cgroup at one instant."""
+        if self._folder:
+            self._folder.kill()
+
+    def close(self) -> None:
+        """Remove the cgroup."""
+        if self._folder:
+            self._folder.remove()
+
+
+if __name__ == "__main__":
+    main()
