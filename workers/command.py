@@ -9,7 +9,6 @@ import asyncio
 import math
 import os
 import secrets
-import shutil
 import signal
 import time
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 from coord.coordinator import new_request
-from coord.errors import NOT_EXECUTABLE, NOT_FOUND, CoordError
+from coord.errors import CoordError
 from coord.ledger import AsyncLedger
 from coord.logs import logger
 from coord.messages import (
@@ -36,7 +35,7 @@ from workers.containment import Choice, contain
 from workers.ending import Ending
 from workers.handles import signal_number
 from workers.outlet import Outlet
-from workers.starting import Program, start
+from workers.starting import Program, find_program, start
 from workers.stderr_tail import StderrTail
 from workers.stopping import Phase, Process
 
@@ -53,7 +52,6 @@ HINT_S = 0.5  # after Ctrl-C: who is still waiting then, wants to know for what
 PLATFORM_S = 0.1
 FLUSH_S = 1.0  # how long the end waits for a slow reader of our stderr
 LOOK_S = 0.01
-ENOENT_HINT = "Correct the command after `--`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +73,6 @@ def run_command(order: Order, settings: Settings, redis_url: Callable[[], str]) 
     return asyncio.run(CommandRun(order, settings, path).run(redis_url()))
 
 
-def find_program(name: str) -> str:
-    """Give the program's path. Raises CoordError with exit code 127 (not found) or 126 (not executable), as a shell."""
-    found = shutil.which(name)
-    if found:
-        return found
-    if ("/" in name or name in {".", ".."}) and os.path.isdir(name):  # noqa: PTH112  # a name that is too long for a path is no error here
-        raise CoordError(f"{name!r} is a directory", ENOENT_HINT, exit_code=NOT_EXECUTABLE)
-    folders = [""] if "/" in name else os.get_exec_path()
-    if any(os.path.isfile(os.path.join(folder, name)) for folder in folders):  # noqa: PTH113, PTH118
-        raise CoordError(f"{name!r} is not executable", f"Run chmod +x {name}", exit_code=NOT_EXECUTABLE)
-    raise CoordError(f"{clip(name, COMMAND_MAX)!r} was not found", ENOENT_HINT, exit_code=NOT_FOUND)
-
-
 class CommandRun:
     """One command under one agent."""
 
@@ -105,6 +90,13 @@ class CommandRun:
             command=clip(" ".join(order.argv), COMMAND_MAX),
         )
         self._outlet = Outlet(2)
+        self._log = logger(
+            settings.log_level,
+            cast("TextIO", self._outlet),
+            job=order.job_id,
+            agent=self._info.agent_id,
+            host=settings.host,
+        )
         self._tail: StderrTail | None = None
         self._agent: Agent | None = None
         self._estate: estate.Estate | None = None
@@ -119,42 +111,21 @@ class CommandRun:
             if signal.getsignal(each) is signal.SIG_IGN:
                 continue  # under nohup, a hang-up stays ignored
             loop.add_signal_handler(each, self._take_signal, each)
-        log = logger(
-            self._settings.log_level,
-            cast("TextIO", self._outlet),
-            job=self._order.job_id,
-            agent=self._info.agent_id,
-            host=self._settings.host,
-        )
-        ledger = AsyncLedger(url)
-        failed = self._failed if self._order.stop_on_failure else None
         sweep.start_if_needed(url)
-        containment = contain(self._order.containment, self._info.agent_id, log)
+        ledger = AsyncLedger(url)
+        containment = contain(self._order.containment, self._info.agent_id, self._log)
         agent = Agent(
             ledger,
             self._record,
             self._info,
             plan=self._order.plan,
-            log=log,
+            log=self._log,
             containment=containment,
-            failed=failed,
+            failed=self._failed if self._order.stop_on_failure else None,
             term_again_s=self._order.term_again_s,
         )
         try:
-            async with agent:
-                loop.add_signal_handler(signal.SIGCHLD, agent.reap)
-                self._agent = agent
-                self._be_watched(agent, url, containment)
-                if self._signalled:
-                    self._drained_by = self._signalled[0].name
-                    # a cancellation can get lost when what it cancels ends at the same moment; the signal does not
-                    agent.stop(self._order.plan)
-                if agent.may_start():
-                    entry = containment.entry()
-                    pid = self._start_or_fail(agent, url, entry)
-                    agent.adopt(pid, entry.mark.number, self._label, self._info.command)
-                    agent.report()
-                await agent.over()
+            await self._see_through(agent, url, containment)
         except asyncio.CancelledError:
             if not self._signalled:
                 raise
@@ -173,6 +144,23 @@ class CommandRun:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_IGN)  # too late to change how this ends
         return code
+
+    async def _see_through(self, agent: Agent, url: str, containment: Subreaper) -> None:
+        """From the join to the end of the last process."""
+        async with agent:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, agent.reap)
+            self._agent = agent
+            self._be_watched(agent, url, containment)
+            if self._signalled:
+                self._drained_by = self._signalled[0].name
+                # a cancellation can get lost when what it cancels ends at the same moment; the signal does not
+                agent.stop(self._order.plan)
+            if agent.may_start():
+                entry = containment.entry()
+                pid = self._start_or_fail(agent, url, entry)
+                agent.adopt(pid, entry.mark.number, self._label, self._info.command)
+                agent.report()
+            await agent.over()
 
     def _be_watched(self, agent: Agent, url: str, containment: Subreaper) -> None:
         """Let the guardian know what it needs to take over; from its answer on it inherits what we start."""
@@ -213,16 +201,9 @@ class CommandRun:
             "COORD_LABEL": self._label,
             **({"COORD_STOP_FILE": agent.stop_file.path} if agent.stop_file.path else {}),
         }
+        stderr = self._tail.write_fd if self._tail else None
         try:
-            stderr = self._tail.write_fd if self._tail else None
             return start(Program(self._path, self._order.argv, environment, stderr), entry)
-        except OSError as error:
-            code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-            raise CoordError(
-                f"{self._path!r} can't be started: {error.strerror}",
-                "Does it begin with #! and an interpreter that exists?",
-                exit_code=code,
-            ) from error
         finally:
             if self._tail:
                 self._tail.close_write()

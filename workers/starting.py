@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from coord.errors import NOT_EXECUTABLE, NOT_FOUND, CoordError
+from coord.messages import COMMAND_MAX, clip
 from workers.prctl import end_with_parent, libc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from workers.containment import Entry
+
+
+ENOENT_HINT = "Correct the command after `--`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +33,21 @@ class Program:
     stderr: int | None = None
 
 
+def find_program(name: str) -> str:
+    """Give the program's path. Raises CoordError with exit code 127 (not found) or 126 (not executable), as a shell."""
+    found = shutil.which(name)
+    if found:
+        return found
+    if ("/" in name or name in {".", ".."}) and os.path.isdir(name):  # noqa: PTH112  # a name that is too long for a path is no error here
+        raise CoordError(f"{name!r} is a directory", ENOENT_HINT, exit_code=NOT_EXECUTABLE)
+    folders = [""] if "/" in name else os.get_exec_path()
+    if any(os.path.isfile(os.path.join(folder, name)) for folder in folders):  # noqa: PTH113, PTH118
+        raise CoordError(f"{name!r} is not executable", f"Run chmod +x {name}", exit_code=NOT_EXECUTABLE)
+    raise CoordError(f"{clip(name, COMMAND_MAX)!r} was not found", ENOENT_HINT, exit_code=NOT_FOUND)
+
+
 def start(program: Program, entry: Entry) -> int:
-    """Start it; gives its pid. Raises OSError when it can't be started.
+    """Start it; gives its pid. Raises CoordError when it can't be started.
 
     If the agent and its guardian are killed at one instant, the kernel still sends it SIGTERM.
     """
@@ -45,6 +64,12 @@ def start(program: Program, entry: Entry) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         return _spawn(program, prepare)
+    except OSError as error:
+        raise CoordError(
+            f"{program.path!r} can't be started: {error.strerror}",
+            "Does it begin with #! and an interpreter that exists?",
+            exit_code=NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE,
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
