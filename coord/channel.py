@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
+from coord.decode import MessageError, decode_control
 from coord.errors import CoordError
-from coord.messages import MessageError, ShutdownRequest, decode_control
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from coord.ledger import AsyncLedger
+    from coord.messages import ShutdownRequest
 
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 1.0

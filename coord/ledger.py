@@ -20,9 +20,10 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
+from coord.decode import MessageError
 from coord.errors import CoordError, UnreachableError, UsageError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
-from coord.messages import Event, MessageError
+from coord.messages import Event
 from coord.record import Call, Record
 
 if TYPE_CHECKING:

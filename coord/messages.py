@@ -1,8 +1,4 @@
-"""What crosses Redis, as frozen dataclasses: encode, decode, check. Pure: knows no clock, no Redis, no keys.
-
-Everything read from outside is checked here: a message is either a value of one of these types or a MessageError
-that says why not. Unknown fields are ignored, so that a newer coord can add some.
-"""
+"""What crosses Redis, as frozen dataclasses, and how they are written; `decode` reads them. Pure: no clock, no Redis."""
 
 from __future__ import annotations
 
@@ -10,26 +6,18 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from coord.errors import UsageError
-from coord.plan import Plan
+if TYPE_CHECKING:
+    from coord.plan import Plan
 
 VERSION = 1
 MESSAGE_MAX_BYTES = 64 * 1024
 TEXT_MAX = 500  # characters of a reason, a name, a line of stderr
 COMMAND_MAX = 200
 STDERR_LINES_MAX = 20
-NAME_SHOWN = 20
-INTEGER_MAX = 2**53  # Lua's numbers are doubles
 PROCESSES_MAX = 10_000  # per report; more are counted, not listed
-
-
-_Message = TypeVar("_Message", "AgentInfo", "FirstFailure", "AgentReport", "ProcessReport")
-
-
-class MessageError(ValueError):
-    """What came from outside is not a message of ours; the text says why."""
+SURVIVORS_MAX = 1_000
 
 
 class Cause(StrEnum):
@@ -130,6 +118,35 @@ class ProcessReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Survivor:
+    """Why a process is still there: `state` as in /proc (`D`: uninterruptible), where the kernel waits, whose it is."""
+
+    pid: int
+    state: str
+    wchan: str | None
+    owner: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it."""
+        return _fields(self)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """Something that the killed left: its `kind` (shm, lock, ...), the `size` in bytes, and a `text` for people."""
+
+    kind: str
+    name: str
+    size: int | None
+    pid: int
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it."""
+        return _fields(self)
+
+
+@dataclass(frozen=True, slots=True)
 class AgentReport:
     """An agent's word on its trees."""
 
@@ -138,6 +155,8 @@ class AgentReport:
     processes: tuple[ProcessReport, ...] = ()
     first_signal_ms: float | None = None  # from the request's Redis time
     all_gone_ms: float | None = None
+    survivors: tuple[Survivor, ...] = ()
+    left_behind: tuple[LeftBehind, ...] = ()
 
     def count(self, outcome: Outcome) -> int:
         """Count the listed processes that ended so."""
@@ -173,78 +192,6 @@ def one_line(text: str) -> str:
     return clip(" ".join("".join(char if char.isprintable() else " " for char in text).split()))
 
 
-def decode_control(data: bytes) -> ShutdownRequest:
-    """Read a message of the control channel; raises MessageError when it is not one of ours."""
-    if len(data) > MESSAGE_MAX_BYTES:
-        raise MessageError(f"{len(data)} bytes, more than {MESSAGE_MAX_BYTES}")
-    message = _load(data)
-    if (version := _integer(message, "v")) != VERSION:
-        raise MessageError(f"version {version}, not {VERSION}")
-    if (kind := _text(message, "kind")) != "request":
-        raise MessageError(f"unknown kind {clip(kind, NAME_SHOWN)!r}")
-    body = message.get("request")
-    if not isinstance(body, dict):
-        raise MessageError("no request in it")
-    return request_from(
-        body,
-        message.get("plan"),
-        requested_us=_integer(message, "requested_us"),
-        rev=_integer(message, "rev"),
-        elapsed_us=_integer(message, "elapsed_us"),
-    )
-
-
-def request_from(body: dict[str, Any], plan: Any, *, requested_us: int, rev: int, elapsed_us: int) -> ShutdownRequest:
-    """Put a request together from its body and the record's fields; raises MessageError."""
-    try:
-        return ShutdownRequest(
-            id=_text(body, "id"),
-            job_id=_text(body, "job_id"),
-            cause=Cause(_text(body, "cause")),
-            by=_text(body, "by"),
-            reason=_text(body, "reason"),
-            plan=Plan.from_list(plan),
-            requested_us=requested_us,
-            rev=rev,
-            elapsed_s=max(0, elapsed_us) / 1e6,
-        )
-    except (ValueError, UsageError) as error:
-        raise MessageError(str(error)) from error
-
-
-def decode_info(data: bytes) -> AgentInfo:
-    """Read what an agent said when it joined; raises MessageError."""
-    return _known(AgentInfo, _load(data))
-
-
-def decode_failure(data: bytes) -> FirstFailure:
-    """Read a first failure; raises MessageError."""
-    message = _load(data)
-    lines = message.get("stderr_tail") or ()
-    if not isinstance(lines, list | tuple):
-        raise MessageError("stderr_tail is no list")
-    message["stderr_tail"] = tuple(str(line) for line in lines)
-    return _known(FirstFailure, message)
-
-
-def decode_report(data: bytes) -> AgentReport:
-    """Read an agent's report and its timings, as `report.lua` keeps them; raises MessageError."""
-    kept = _load(data)
-    message = kept.get("report")
-    if not isinstance(message, dict):
-        raise MessageError("no report in it")
-    message |= {name: kept.get(name) for name in ("first_signal_ms", "all_gone_ms")}
-    try:
-        message["state"] = AgentState(message["state"])
-        message["processes"] = tuple(
-            _known(ProcessReport, {**process, "outcome": Outcome(process["outcome"])})
-            for process in message.get("processes") or ()
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise MessageError(f"not a report: {error}") from error
-    return _known(AgentReport, message)
-
-
 def dump(value: Any) -> str:
     """Give JSON that any client can read: a name that is no Unicode keeps its place with question marks."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_fields)
@@ -254,37 +201,3 @@ def dump(value: Any) -> str:
 def _fields(message: Any) -> dict[str, Any]:
     """What `asdict` gives, without its deep copies: a report may hold thousands of processes."""
     return {name: getattr(message, name) for name in message.__dataclass_fields__}
-
-
-def _load(data: bytes) -> dict[str, Any]:
-    try:
-        # strict: a byte that is no UTF-8 makes the whole message suspect
-        value = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise MessageError("not JSON") from error
-    if not isinstance(value, dict):
-        raise MessageError("not a JSON object")
-    return value
-
-
-def _text(message: dict[str, Any], name: str) -> str:
-    value = message.get(name)
-    if not isinstance(value, str) or len(value) > TEXT_MAX:
-        raise MessageError(f"{name} is no text of at most {TEXT_MAX} characters")
-    return value
-
-
-def _integer(message: dict[str, Any], name: str) -> int:
-    value = message.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > INTEGER_MAX:
-        raise MessageError(f"{name} is no whole number that Redis can hold")
-    return value
-
-
-def _known(kind: type[_Message], message: dict[str, Any]) -> _Message:
-    """Make a message of the fields that its type has, and leave out those of a newer coord."""
-    names = kind.__dataclass_fields__
-    try:
-        return kind(**{name: value for name, value in message.items() if name in names})
-    except TypeError as error:
-        raise MessageError(f"not a {kind.__name__}: {error}") from error

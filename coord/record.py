@@ -8,17 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from coord.decode import MessageError
 from coord.keys import CONTROL_CHANNEL, job_keys
-from coord.messages import (
-    AgentInfo,
-    AgentReport,
-    FirstFailure,
-    MessageError,
-    Outcome,
-    ShutdownRequest,
-    dump,
-    encode,
-)
+from coord.messages import AgentInfo, AgentReport, FirstFailure, Outcome, ShutdownRequest, dump, encode
 from coord.plan import Plan
 from coord.snapshot import Snapshot, decode_request, decode_snapshot
 

@@ -10,20 +10,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from coord.decode import MessageError, decode_failure, decode_info, decode_report, request_from
 from coord.errors import INCOMPLETE, OK, STILL_RUNNING
-from coord.messages import (
-    AgentInfo,
-    AgentReport,
-    AgentState,
-    FirstFailure,
-    MessageError,
-    Outcome,
-    ShutdownRequest,
-    decode_failure,
-    decode_info,
-    decode_report,
-    request_from,
-)
+from coord.messages import AgentInfo, AgentReport, AgentState, FirstFailure, Outcome, ShutdownRequest
 
 
 class Verdict(StrEnum):

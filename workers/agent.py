@@ -16,6 +16,7 @@ from coord.messages import (
     AgentInfo,
     Outcome,
     ShutdownRequest,
+    Survivor,
 )
 from coord.plan import Plan
 from workers import link
@@ -142,6 +143,11 @@ class Agent:
     def state(self) -> State:
         """What is known of the processes, and where their stopping is."""
         return self._stopper.state
+
+    @property
+    def survivors(self) -> tuple[Survivor, ...]:
+        """Why processes are still there, once all is over."""
+        return self._stopper.survivors
 
     def may_start(self) -> bool:
         """Tell whether a child may still be started: refuse first, then signal."""

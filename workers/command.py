@@ -273,6 +273,7 @@ class CommandRun:
             stop_on_failure=self._order.stop_on_failure,
             told=agent.told,
             signal_number=signal_number,
+            survivors=agent.survivors,
         )
         await self._pass_on_stderr(wait=ending.ended_by_itself)
         for line in ending.lines():

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coord.messages import Outcome
-from coord.render.text import milliseconds, why
+from coord.render.text import milliseconds, survivor_words, why
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coord.messages import ShutdownRequest
+    from coord.messages import ShutdownRequest, Survivor
     from workers.stopping import Process, State
 
 TERMINATED = 128 + 15
@@ -30,6 +30,7 @@ class Ending:
     stop_on_failure: bool
     told: bool  # the record has all that this agent had to tell
     signal_number: Callable[[str], int]
+    survivors: tuple[Survivor, ...] = ()
 
     @property
     def ended_by_itself(self) -> bool:
@@ -50,6 +51,7 @@ class Ending:
         child = self._child
         lines = [
             f"process {process.found.key[0]} ({process.found.command}) survived SIGKILL and is still there"
+            f"{survivor_words(self.survivors, process.found.key[0])}"
             for process in self.state.survivors
         ]
         if child is None:

@@ -107,6 +107,7 @@ class Heir:
         now_s = time.monotonic()
         return {
             "proof": stopper.proof,
+            "survivors": [each.to_dict() for each in stopper.survivors],
             "processes": [process.to_dict() for process in stopper.state.reports()],
             "signal_age_s": None if stopper.first_signal_s is None else now_s - stopper.first_signal_s,
             "gone_age_s": now_s - stopper.all_gone_s if stopper.all_gone_s and stopper.state.proved else None,

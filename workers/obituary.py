@@ -13,7 +13,7 @@ from typing import Any
 from coord.coordinator import new_request
 from coord.errors import CoordError
 from coord.ledger import Ledger
-from coord.messages import AgentInfo, AgentReport, AgentState, Cause, FirstFailure, Outcome, ProcessReport
+from coord.messages import AgentInfo, AgentReport, AgentState, Cause, FirstFailure, Outcome, ProcessReport, Survivor
 from coord.plan import Plan
 from coord.record import LEASE_S, Call, Record
 
@@ -59,7 +59,12 @@ def stopped(watch: dict[str, Any], report: dict[str, Any]) -> Call[None]:
     )
     return _record(watch).report(
         _info(watch),
-        AgentReport(AgentState.STOPPED, report["proof"], processes),
+        AgentReport(
+            AgentState.STOPPED,
+            report["proof"],
+            processes,
+            survivors=tuple(Survivor(**each) for each in report["survivors"]),
+        ),
         "agent.stopped",
         signal_age_s=report["signal_age_s"],
         gone_age_s=report["gone_age_s"],

@@ -6,12 +6,13 @@ A pid alone names nobody, since the kernel uses it again; a pid with its start t
 from __future__ import annotations
 
 import os
+import pwd
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from coord.messages import COMMAND_MAX, clip
+from coord.messages import COMMAND_MAX, Survivor, clip
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -73,6 +74,28 @@ def read_command(stat: Stat) -> str:
         words = [b""]
     line = " ".join(word.decode(errors="replace") for word in words)
     return clip("".join(c if c.isprintable() else " " for c in line) or f"[{stat.name}]", COMMAND_MAX)
+
+
+def survivor(key: Key) -> Survivor:
+    """Tell why a process is still there. `state` X: it has gone after all."""
+    pid, _ = key
+    stat = read_stat(pid)
+    if stat is None or stat.key != key:
+        return Survivor(pid, "X", None, "nobody")
+    wchan = None
+    with suppress(OSError):  # only for who may trace it
+        wchan = _read(f"/proc/{pid}/wchan").decode(errors="replace").strip("0") or None
+    return Survivor(pid, stat.state, wchan, _owner(pid))
+
+
+def _owner(pid: int) -> str:
+    try:
+        uid = os.stat(f"/proc/{pid}").st_uid
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+    except OSError:
+        return "nobody"
 
 
 def descendants(root: int, spare: Collection[int] = ()) -> list[Stat]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from coord.messages import PROCESSES_MAX, AgentReport, AgentState, Outcome
+from coord.messages import PROCESSES_MAX, SURVIVORS_MAX, AgentReport, AgentState, Outcome
 from coord.record import Moment
 from workers.stopping import Phase
 
@@ -68,6 +68,7 @@ class Reporter:
                 _STATES.get(state.phase, AgentState.STOPPING),
                 self._stopper.proof,
                 state.reports()[:PROCESSES_MAX],
+                survivors=self._stopper.survivors[:SURVIVORS_MAX],
             ),
             self._history[upto - 1].kind,
             moments=tuple(replace(each, at_s=now_s - each.at_s) for each in self._history[self._told_upto : upto]),

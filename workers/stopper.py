@@ -9,11 +9,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from workers.events import Action, Due, Event, Key, Kill, Look, Requested, Send, Wake
+from workers.proc import survivor
 from workers.stopping import Phase, State, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from coord.messages import Survivor
     from coord.plan import Plan
     from workers.stop_file import StopFile
     from workers.tree import Tree
@@ -45,6 +47,7 @@ class Stopper:
         self.state = State(plan)
         self.first_signal_s: float | None = None
         self.all_gone_s: float | None = None
+        self.survivors: tuple[Survivor, ...] = ()
         self._tree = tree
         self._stop_file = stop_file
         self._owner = owner
@@ -92,6 +95,7 @@ class Stopper:
             self._do(action)
         if self.state.phase is Phase.OVER and before.phase is not Phase.OVER:
             self.all_gone_s = self._owner.now_s()
+            self.survivors = tuple(survivor(process.found.key) for process in self.state.survivors)
         self._owner.note(before)
 
     def _do(self, action: Action) -> None:

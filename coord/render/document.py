@@ -92,4 +92,6 @@ def _agent(agent: Agent) -> dict[str, Any]:
         "first_signal_ms": report.first_signal_ms,
         "all_gone_ms": report.all_gone_ms,
         "processes": [asdict(process) for process in report.processes],
+        "survivors": [asdict(survivor) for survivor in report.survivors],
+        "left_behind": [asdict(thing) for thing in report.left_behind],
     }

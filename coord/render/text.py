@@ -9,7 +9,9 @@ from coord.messages import AgentState, Cause, Event, Outcome
 from coord.plan import KILL, Plan, format_duration
 
 if TYPE_CHECKING:
-    from coord.messages import AgentReport, FirstFailure, ShutdownRequest
+    from collections.abc import Iterable
+
+    from coord.messages import AgentReport, FirstFailure, ShutdownRequest, Survivor
     from coord.snapshot import Snapshot
 
 ENDED = (Outcome.RUNNING, Outcome.EXITED, Outcome.TERMINATED, Outcome.KILLED, Outcome.SURVIVED)
@@ -126,6 +128,7 @@ def _missing(snapshot: Snapshot) -> str:
     lost = [f"nobody has heard from agent {agent.info.agent_id} on host {agent.info.host}" for agent in snapshot.lost]
     survived = [
         f"process {process.pid} ({process.command}) on host {agent.info.host} survived SIGKILL"
+        f"{survivor_words(agent.report.survivors, process.pid)}"
         for agent in snapshot.agents
         for process in agent.report.processes
         if process.outcome is Outcome.SURVIVED
@@ -136,3 +139,12 @@ def _missing(snapshot: Snapshot) -> str:
         if agent.state == "stopped" and agent.report.proof is None and not agent.report.count(Outcome.SURVIVED)
     ]
     return "; ".join(lost + survived + unproved)
+
+
+def survivor_words(survivors: Iterable[Survivor], pid: int) -> str:
+    """Give ` (state D, in nfs_wait, of root)`: why a process is still there."""
+    found = next((survivor for survivor in survivors if survivor.pid == pid), None)
+    if found is None:
+        return ""
+    where = f", in {found.wchan}" if found.wchan else ""
+    return f" (state {found.state}{where}, of {found.owner})"

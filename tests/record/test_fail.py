@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from coord.decode import decode_control
 from coord.errors import CoordError
 from coord.ledger import AsyncLedger
-from coord.messages import Cause, decode_control
+from coord.messages import Cause
 from coord.plan import Plan
 from tests.record.desk import Desk, asked, failure
 

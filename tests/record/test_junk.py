@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coord.messages import MESSAGE_MAX_BYTES, TEXT_MAX, Cause, MessageError, ShutdownRequest, decode_control
+from coord.decode import MessageError, decode_control
+from coord.messages import MESSAGE_MAX_BYTES, TEXT_MAX, Cause, ShutdownRequest
 from coord.plan import ASKING, STEPS_MAX, Plan, Step
 
 REQUEST = ShutdownRequest("r1", "train-42", Cause.OPERATOR, "op@desk", "enough", Plan.of(10, 5), 1_700_000_000_000_000)

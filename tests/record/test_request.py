@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coord.coordinator import Coordinator
+from coord.decode import decode_control
 from coord.errors import NO_SUCH_JOB, NoSuchJobError
 from coord.keys import JOBS_INDEX
 from coord.ledger import AsyncLedger
-from coord.messages import Outcome, ShutdownRequest, decode_control
+from coord.messages import Outcome, ShutdownRequest
 from coord.plan import Plan
 from tests.record.desk import BY, RETAIN_S, Desk, asked
 

@@ -1,0 +1,145 @@
+"""Reads what crosses Redis, and checks it: what comes out is a value of `messages`, or a MessageError says why not.
+
+Unknown fields are ignored, so that a newer coord can add some. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from coord.errors import UsageError
+from coord.messages import (
+    MESSAGE_MAX_BYTES,
+    TEXT_MAX,
+    VERSION,
+    AgentInfo,
+    AgentReport,
+    AgentState,
+    Cause,
+    FirstFailure,
+    LeftBehind,
+    Outcome,
+    ProcessReport,
+    ShutdownRequest,
+    Survivor,
+    clip,
+)
+from coord.plan import Plan
+
+NAME_SHOWN = 20
+INTEGER_MAX = 2**53  # Lua's numbers are doubles
+
+_Message = TypeVar("_Message", "AgentInfo", "FirstFailure", "AgentReport", "ProcessReport", "Survivor", "LeftBehind")
+
+
+class MessageError(ValueError):
+    """What came from outside is not a message of ours; the text says why."""
+
+
+def decode_control(data: bytes) -> ShutdownRequest:
+    """Read a message of the control channel; raises MessageError when it is not one of ours."""
+    if len(data) > MESSAGE_MAX_BYTES:
+        raise MessageError(f"{len(data)} bytes, more than {MESSAGE_MAX_BYTES}")
+    message = _load(data)
+    if (version := _integer(message, "v")) != VERSION:
+        raise MessageError(f"version {version}, not {VERSION}")
+    if (kind := _text(message, "kind")) != "request":
+        raise MessageError(f"unknown kind {clip(kind, NAME_SHOWN)!r}")
+    body = message.get("request")
+    if not isinstance(body, dict):
+        raise MessageError("no request in it")
+    return request_from(
+        body,
+        message.get("plan"),
+        requested_us=_integer(message, "requested_us"),
+        rev=_integer(message, "rev"),
+        elapsed_us=_integer(message, "elapsed_us"),
+    )
+
+
+def request_from(body: dict[str, Any], plan: Any, *, requested_us: int, rev: int, elapsed_us: int) -> ShutdownRequest:
+    """Put a request together from its body and the record's fields; raises MessageError."""
+    try:
+        return ShutdownRequest(
+            id=_text(body, "id"),
+            job_id=_text(body, "job_id"),
+            cause=Cause(_text(body, "cause")),
+            by=_text(body, "by"),
+            reason=_text(body, "reason"),
+            plan=Plan.from_list(plan),
+            requested_us=requested_us,
+            rev=rev,
+            elapsed_s=max(0, elapsed_us) / 1e6,
+        )
+    except (ValueError, UsageError) as error:
+        raise MessageError(str(error)) from error
+
+
+def decode_info(data: bytes) -> AgentInfo:
+    """Read what an agent said when it joined; raises MessageError."""
+    return _known(AgentInfo, _load(data))
+
+
+def decode_failure(data: bytes) -> FirstFailure:
+    """Read a first failure; raises MessageError."""
+    message = _load(data)
+    lines = message.get("stderr_tail") or ()
+    if not isinstance(lines, list | tuple):
+        raise MessageError("stderr_tail is no list")
+    message["stderr_tail"] = tuple(str(line) for line in lines)
+    return _known(FirstFailure, message)
+
+
+def decode_report(data: bytes) -> AgentReport:
+    """Read an agent's report and its timings, as `report.lua` keeps them; raises MessageError."""
+    kept = _load(data)
+    message = kept.get("report")
+    if not isinstance(message, dict):
+        raise MessageError("no report in it")
+    message |= {name: kept.get(name) for name in ("first_signal_ms", "all_gone_ms")}
+    try:
+        message["state"] = AgentState(message["state"])
+        message["processes"] = tuple(
+            _known(ProcessReport, {**process, "outcome": Outcome(process["outcome"])})
+            for process in message.get("processes") or ()
+        )
+        message["survivors"] = tuple(_known(Survivor, each) for each in message.get("survivors") or ())
+        message["left_behind"] = tuple(_known(LeftBehind, each) for each in message.get("left_behind") or ())
+    except (KeyError, TypeError, ValueError) as error:
+        raise MessageError(f"not a report: {error}") from error
+    return _known(AgentReport, message)
+
+
+def _load(data: bytes) -> dict[str, Any]:
+    try:
+        # strict: a byte that is no UTF-8 makes the whole message suspect
+        value = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise MessageError("not JSON") from error
+    if not isinstance(value, dict):
+        raise MessageError("not a JSON object")
+    return value
+
+
+def _text(message: dict[str, Any], name: str) -> str:
+    value = message.get(name)
+    if not isinstance(value, str) or len(value) > TEXT_MAX:
+        raise MessageError(f"{name} is no text of at most {TEXT_MAX} characters")
+    return value
+
+
+def _integer(message: dict[str, Any], name: str) -> int:
+    value = message.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > INTEGER_MAX:
+        raise MessageError(f"{name} is no whole number that Redis can hold")
+    return value
+
+
+def _known(kind: type[_Message], message: dict[str, Any]) -> _Message:
+    """Make a message of the fields that its type has, and leave out those of a newer coord."""
+    names = kind.__dataclass_fields__
+    try:
+        return kind(**{name: value for name, value in message.items() if name in names})
+    except TypeError as error:
+        raise MessageError(f"not a {kind.__name__}: {error}") from error
