@@ -1,4 +1,4 @@
-"""What crosses Redis, as frozen dataclasses, and how they are written; `decode` reads them. Pure: no clock, no Redis."""
+"""What crosses Redis, as frozen dataclasses, and how they are written; `decode` reads them. Pure: no clock."""
 
 from __future__ import annotations
 
