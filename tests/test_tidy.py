@@ -26,7 +26,7 @@ ALONE = {
         "workers/starting.py",
         "workers/sweep.py",
     },
-    r"create_task\(|ensure_future\(": {"workers/agent.py"},
+    r"create_task\(|ensure_future\(": {"workers/keeper.py"},
     r"\btime\.sleep\(": {"coord/embedded.py", "workers/obituary.py", "workers/outlet.py", "workers/stderr_tail.py"},
 }
 
