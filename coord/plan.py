@@ -148,3 +148,16 @@ class Plan:
             return cls(tuple(Step(str(step["signal"]), float(step["wait_s"])) for step in steps[: STEPS_MAX + 1]))
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise ValueError("not a plan") from error
+
+
+def wished(grace_s: float | None, kill_wait_s: float | None, *, now: bool = False) -> Plan | None:
+    """Give the plan that somebody asks for; None when they say nothing of it. Raises UsageError.
+
+    `now`: SIGKILL at once, without asking.
+    """
+    if now and grace_s:
+        raise UsageError("`now` and a grace say different things", "Give one of them")
+    if grace_s is None and kill_wait_s is None and not now:
+        return None
+    kill_wait_s = KILL_WAIT_S if kill_wait_s is None else kill_wait_s
+    return Plan.now(kill_wait_s) if now else Plan.of(GRACE_S if grace_s is None else grace_s, kill_wait_s)
