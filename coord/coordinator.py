@@ -56,7 +56,7 @@ class Coordinator(_Control):
 
     with Coordinator() as coordinator:
         coordinator.request("nightly", reason="moved to the new cluster", fence_unknown=True)
-        print(coordinator.status("nightly").verdict)
+        print(coordinator.status("nightly").verdict)  # -> clean
     ```
 
     `redis_url`: redis://, rediss:// or unix://; else COORD_REDIS_URL; else this user's embedded server, which is
@@ -145,9 +145,7 @@ class AsyncCoordinator(_Control):
     has not, and may be made again.
     """
 
-    def __init__(self, redis_url: str | None = None, *, by: str | None = None, retain_s: float | None = None) -> None:
-        super().__init__(redis_url, by=by, retain_s=retain_s)
-        self._opened: AsyncLedger | None = None
+    _opened: AsyncLedger | None = None
 
     async def request(
         self,
