@@ -1,107 +1,203 @@
-"""Makes a request, follows it to its verdict, and knows nothing of how processes are stopped.
+"""The Python API of the control side: stop jobs, follow them, look at them. `from coord import Coordinator`.
 
-The request lives in Redis: a coordinator may die, be started again or run elsewhere, and goes on where it was.
+The request lives in Redis: a coordinator may die, be started again or run elsewhere, and goes on where it was. What it
+does stands in `control`; here are its two kinds, which block or wait.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from coord.errors import CoordError, NoSuchJobError
-from coord.messages import Cause, Event, ShutdownRequest, one_line
-from coord.plan import Plan
-from coord.record import LEASE_S, Answer, Record
+from coord import control
+from coord.blocking import Blocking, each, finished
+from coord.embedded import ensure
+from coord.errors import UsageError
+from coord.keys import check_job_id
+from coord.ledger import RETRIES, AsyncLedger, Ledger
+from coord.messages import Cause, ShutdownRequest, one_line
+from coord.plan import Plan, wished
+from coord.record import RETAIN_S, Record
+from coord.settings import acting_on, check_host, check_retain, host_name, parse_retain, variable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncGenerator, Generator
 
-    from coord.ledger import Ledger
+    from coord.control import Requested
+    from coord.messages import Event
     from coord.snapshot import Snapshot
 
-MARGIN_S = 5.0  # for reports on their way, after the plan and a lease have passed
-SHORTEN_TRIES = 20  # each one lost means that somebody else made the request more urgent
-FOLLOW_S = 0.5  # look again at least this often
+PAGE = 500  # jobs
 
 
-class Coordinator:
-    """One job, seen from the control side. Raises UnreachableError when Redis can't be used."""
+class _Control:
+    """What both kinds were told."""
 
-    def __init__(self, ledger: Ledger, job_id: str, by: str, *, retain_s: int) -> None:
-        self.job_id = job_id
-        self._ledger = ledger
-        self._record = Record(job_id, retain_s)
-        self._by = by
+    def __init__(self, redis_url: str | None = None, *, by: str | None = None, retain_s: float | None = None) -> None:
+        self._url = redis_url or variable("COORD_REDIS_URL", str)
+        self._by = by or acting_on(variable("COORD_HOST", check_host) or host_name())
+        self._retain_s = (
+            variable("COORD_RETAIN", parse_retain) or RETAIN_S if retain_s is None else check_retain(retain_s)
+        )
 
-    def request(self, reason: str, plan: Plan | None, *, fence_unknown: bool = False) -> Answer:
-        """Have the job stopped: `created`, or `exists`/`shortened` when somebody was faster.
+    def _record(self, job_id: str) -> Record:
+        return Record(check_job_id(job_id), self._retain_s)
 
-        No plan: the one that the job's commands declared, or whatever an existing request has. A plan makes an
-        existing request more urgent, never less. Raises NoSuchJobError when nobody ever joined the job.
+    def _wish(self, job_id: str, reason: str) -> ShutdownRequest:
+        return new_request(job_id, Cause.OPERATOR, self._by, reason)
+
+
+class Coordinator(_Control):
+    """The control side, from any host. Close it, or use it in `with`; threads may share one.
+
+    ```python
+    from coord import Coordinator
+
+    with Coordinator() as coordinator:
+        coordinator.request("nightly", reason="moved to the new cluster", fence_unknown=True)
+        print(coordinator.status("nightly").verdict)  # -> clean
+    ```
+
+    `redis_url`: redis://, rediss:// or unix://; else COORD_REDIS_URL; else this user's embedded server, which is
+    started if it is not there. `by`: who acts, as everybody who is affected reads it; else user@host (COORD_HOST).
+    `retain_s`: how long a job's record outlives the last thing that happened to it, 60 s to 7 days; else COORD_RETAIN,
+    else 7 days.
+
+    Errors are `CoordError`s. Raises UsageError for an argument or an environment variable that can't be; each call
+    raises UnreachableError when Redis can't be used: what was recorded before stays recorded.
+    """
+
+    def __init__(self, redis_url: str | None = None, *, by: str | None = None, retain_s: float | None = None) -> None:
+        super().__init__(redis_url, by=by, retain_s=retain_s)
+        self._ledger = Ledger(self._url or ensure())
+        self._door = Blocking(self._ledger)
+
+    def request(
+        self,
+        job_id: str,
+        *,
+        reason: str = "",
+        grace_s: float | None = None,
+        grace_max_s: float | None = None,
+        kill_wait_s: float | None = None,
+        now: bool = False,
+        fence_unknown: bool = False,
+    ) -> Requested:
+        """Have the job stopped on all its hosts. Returns once that is recorded; `follow` tells what comes of it.
+
+        SIGTERM, `grace_s` seconds (10; up to `grace_max_s` for who asks for more), SIGKILL, `kill_wait_s` seconds (5);
+        `now`: SIGKILL at once. When none of these is given, the longest waits that the job's commands declared hold.
+        Gives the request that holds, and `word`: `created`; `exists` or `shortened` when there was one already: it can
+        only get more urgent.
+        Raises NoSuchJobError when nobody ever joined the job: `fence_unknown` forbids it in advance instead.
         """
-        wish = new_request(self.job_id, Cause.OPERATOR, self._by, reason)
-        answer = self._ledger.run(self._record.request(wish, plan, fence_unknown=fence_unknown))
-        if answer.request is None:
-            raise no_such_job(self.job_id)
-        if fence_unknown:
-            self._ledger.remember(self.job_id)
-        return answer if plan is None or answer.word == "created" else self._shorten(answer, plan, reason)
+        plan = wished(grace_s, kill_wait_s, grace_max_s, now=now)
+        wish = self._wish(job_id, reason)
+        return finished(control.request(self._door, self._record(job_id), wish, plan, fence_unknown=fence_unknown))
 
-    def status(self) -> Snapshot:
-        """Read the job. Raises NoSuchJobError."""
-        snapshot = self._ledger.run(self._record.snapshot())
-        if snapshot is None:
-            raise no_such_job(self.job_id)
-        return snapshot
+    def follow(
+        self, job_id: str, *, timeout_s: float | None = None
+    ) -> Generator[tuple[Snapshot, list[Event]], None, None]:
+        """Give the job each time something happened to it, and at least every 0.5 s, until it has its verdict.
 
-    def follow(self, timeout_s: float | None = None) -> Iterator[tuple[Snapshot, list[Event]]]:
-        """Give the job each time something happened to it, until its verdict or until `timeout_s` has passed.
-
-        Bounded in any case: whoever has not answered when the plan, a lease and MARGIN_S are over is declared lost.
+        Each item is the job now, and what happened since the item before, from the request on. The last one has the
+        verdict, or None when `timeout_s` seconds have passed; the shutdown goes on without being followed. Once there
+        is a request, a verdict comes: who has not answered when its plan and 15 s have passed is declared lost.
+        Without a request it waits for one, for ever if there is no timeout. Raises NoSuchJobError.
         """
-        end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        snapshot, seen = self.status(), "0"
-        while True:
-            events = self._ledger.events(self._record, seen, 0.0 if snapshot.verdict else self._wait_s(end_s))
-            seen = events[-1].id if events else seen
-            if snapshot.request and not snapshot.verdict:
-                self._ledger.run(self._record.settle(snapshot.request.plan.total_s + LEASE_S + MARGIN_S))
-            snapshot = self.status()
-            yield snapshot, [event for event in events if _concerns(event, snapshot)]
-            if (snapshot.verdict and not events) or (end_s is not None and time.monotonic() >= end_s):
-                return
+        return each(control.follow(self._door, self._record(job_id), timeout_s))
 
-    def _wait_s(self, end_s: float | None) -> float:
-        return FOLLOW_S if end_s is None else max(0.001, min(FOLLOW_S, end_s - time.monotonic()))
+    def status(self, job_id: str) -> Snapshot:
+        """Read the job as it is now. `coord.job_document` makes JSON of it. Raises NoSuchJobError."""
+        return finished(control.status(self._door, self._record(job_id)))
 
-    def _shorten(self, answer: Answer, plan: Plan, reason: str) -> Answer:
-        for _ in range(SHORTEN_TRIES):
-            existing = answer.request
-            if existing is None:
-                raise no_such_job(self.job_id)
-            shorter = existing.plan.shortened(plan, existing.elapsed_s)
-            if shorter == existing.plan or self.status().verdict:
-                return Answer("exists", existing)
-            answer = self._ledger.run(self._record.shorten(existing, shorter, self._by, reason))
-            if answer.word == "shortened":
-                return answer
-        raise CoordError(f"job {self.job_id}'s request changes all the time", "Try again")
+    def jobs(self, first: int = 0, count: int = PAGE) -> list[Snapshot]:
+        """Read `count` jobs, the newest first, after leaving out the `first` newest."""
+        return finished(control.jobs(self._door, first, count))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
-def _concerns(event: Event, snapshot: Snapshot) -> bool:
-    """Leave out what the job did before anybody wanted it stopped."""
-    return snapshot.request is not None and event.at_us >= snapshot.request.requested_us
+class AsyncCoordinator(_Control):
+    """`Coordinator` for asyncio: the same arguments, calls and errors. Use it in `async with`, in one event loop.
+
+    ```python
+    import asyncio
+    from coord import AsyncCoordinator
+
+    async def main() -> None:
+        async with AsyncCoordinator() as coordinator:
+            for snapshot in await coordinator.jobs():
+                print(snapshot.job_id, snapshot.state)
+
+    asyncio.run(main())
+    ```
+
+    Its calls may run side by side, and may be cancelled at any time: a request that was cancelled has been recorded or
+    has not, and may be made again.
+    """
+
+    _opened: AsyncLedger | None = None
+
+    async def request(
+        self,
+        job_id: str,
+        *,
+        reason: str = "",
+        grace_s: float | None = None,
+        grace_max_s: float | None = None,
+        kill_wait_s: float | None = None,
+        now: bool = False,
+        fence_unknown: bool = False,
+    ) -> Requested:
+        """Do as `Coordinator.request`."""
+        plan = wished(grace_s, kill_wait_s, grace_max_s, now=now)
+        wish = self._wish(job_id, reason)
+        return await control.request(self._door, self._record(job_id), wish, plan, fence_unknown=fence_unknown)
+
+    def follow(
+        self, job_id: str, *, timeout_s: float | None = None
+    ) -> AsyncGenerator[tuple[Snapshot, list[Event]], None]:
+        """Do as `Coordinator.follow`, with `async for`."""
+        return control.follow(self._door, self._record(job_id), timeout_s)
+
+    async def status(self, job_id: str) -> Snapshot:
+        """Do as `Coordinator.status`."""
+        return await control.status(self._door, self._record(job_id))
+
+    async def jobs(self, first: int = 0, count: int = PAGE) -> list[Snapshot]:
+        """Do as `Coordinator.jobs`."""
+        return await control.jobs(self._door, first, count)
+
+    @property
+    def _door(self) -> AsyncLedger:
+        if self._opened is None:
+            raise UsageError("this AsyncCoordinator is not open", "Use it in `async with`")
+        return self._opened
+
+    async def __aenter__(self) -> Self:
+        self._opened = AsyncLedger(self._url or await _ensured(), retries=RETRIES)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        opened, self._opened = self._door, None
+        await opened.close()
+
+
+async def _ensured() -> str:
+    """Give the embedded server's URL. It may have to be started, which takes a moment and blocks."""
+    return await asyncio.to_thread(ensure)
 
 
 def new_request(job_id: str, cause: Cause, by: str, reason: str) -> ShutdownRequest:
     """Make a wish; the record gives it its time, and its plan if the wish has none of its own."""
     return ShutdownRequest(os.urandom(8).hex(), job_id, cause, one_line(by), one_line(reason), Plan.of())
-
-
-def no_such_job(job_id: str) -> NoSuchJobError:
-    """Say that nobody ever joined the job: a typing error must not look like success."""
-    return NoSuchJobError(
-        f"no job {job_id!r}: nobody ever joined it; nothing was changed",
-        "See `coord jobs`, or forbid it in advance with `coord shutdown --fence`",
-    )

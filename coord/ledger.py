@@ -1,11 +1,12 @@
 """The record in Redis: runs the calls of `record`, reads events, listens. The only file that speaks to Redis.
 
-Two doors to the same calls: `Ledger` blocks (commands), `AsyncLedger` does not (agents). Redis' errors become ours
-here and nowhere else. Neither retries for long: who calls knows how long it may wait.
+Two doors to the same calls: `Ledger` blocks (commands), `AsyncLedger` does not (agents, asyncio programs). Redis'
+errors become ours here and nowhere else. Neither retries for long: who calls knows how long it may wait.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -24,18 +25,16 @@ from coord.decode import MessageError
 from coord.errors import CoordError, UnreachableError, UsageError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
 from coord.messages import Event
-from coord.record import Call, Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from coord.snapshot import Snapshot
+    from coord.record import Call, Record
 
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 5.0
 RETRIES = 2
 EVENTS_PER_READ = 1000
-PAGE = 500
 
 T = TypeVar("T")
 
@@ -61,9 +60,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self._url = url
         with _mapped(url):
-            self._redis = redis.Redis.from_url(
-                url, retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES), **_timeouts()
-            )
+            self._redis = redis.Redis.from_url(url, retry=Retry(_backoff(), RETRIES), **_timeouts())
 
     def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
@@ -77,48 +74,41 @@ class Ledger:
 
     def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
-        # XREAD takes 0 for ever, and an idle server ends the shortest wait with its next tick, up to 100 ms later
-        block_ms = round(min(wait_s, ANSWER_TIMEOUT_S / 2) * 1000) or None
         with _mapped(self._url):
-            reply: Any = self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=block_ms)
-        streams = reply.items() if isinstance(reply, dict) else reply or ()
-        return [_event(entry) for _, entries in streams for entry in _flat(entries)]
+            reply = self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=_block_ms(wait_s))
+        return _events(reply)
+
+    def job_ids(self, first: int, count: int) -> list[str]:
+        """Give one page of the index of jobs, the newest first."""
+        with _mapped(self._url):
+            names: Any = self._redis.zrevrange(JOBS_INDEX, first, first + count - 1)
+        return [name.decode() for name in names]
 
     def remember(self, job_id: str) -> None:
         """Put the job into the index that `coord jobs` lists."""
         with _mapped(self._url):
-            self._redis.zadd(JOBS_INDEX, {job_id: self._now_us()})
+            self._redis.zadd(JOBS_INDEX, {job_id: _us(self._redis.time())})
 
-    def jobs(self, first: int = 0, count: int = PAGE) -> list[Snapshot]:
-        """One page of jobs, the newest first. Entries whose job has expired are dropped from the index on the way."""
+    def forget(self, job_id: str) -> None:
+        """Take the job out of the index."""
         with _mapped(self._url):
-            names: Any = self._redis.zrevrange(JOBS_INDEX, first, first + count - 1)
-        found = []
-        for name in names:
-            snapshot = self.run(Record(name.decode()).snapshot())
-            if snapshot:
-                found.append(snapshot)
-            else:
-                with _mapped(self._url):
-                    self._redis.zrem(JOBS_INDEX, name)
-        return found
+            self._redis.zrem(JOBS_INDEX, job_id)
 
     def close(self) -> None:
         """Close the connection."""
         self._redis.close()
 
-    def _now_us(self) -> int:
-        seconds, micros = self._redis.time()
-        return int(seconds) * 1_000_000 + int(micros)
-
 
 class AsyncLedger:
-    """The record on an asyncio connection, and the ear on the control channel."""
+    """The record on an asyncio connection, and the ear on the control channel.
 
-    def __init__(self, url: str) -> None:
+    `retries`: how often a call is tried again when the connection fails; an agent does so by itself.
+    """
+
+    def __init__(self, url: str, *, retries: int = 0) -> None:
         self._url = url
         with _mapped(url):
-            self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_timeouts())
+            self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(_backoff(), retries), **_timeouts())
             # The ear may wait for ever; a dead one is found by the beat.
             self._ear = redis.asyncio.Redis.from_url(
                 url, retry=AsyncRetry(NoBackoff(), 0), **{**_timeouts(), "socket_timeout": None}
@@ -127,18 +117,34 @@ class AsyncLedger:
     async def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
         text, sha = _script(call.script)
-        with _mapped(self._url):
+        with _awaited(self._url):
             try:
                 reply = await self._redis.evalsha(sha, len(call.keys), *call.keys, *call.args)
             except redis.exceptions.NoScriptError:
                 reply = await self._redis.eval(text, len(call.keys), *call.keys, *call.args)
         return _decoded(call, reply)
 
+    async def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
+        """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
+        with _awaited(self._url):
+            reply = await self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=_block_ms(wait_s))
+        return _events(reply)
+
+    async def job_ids(self, first: int, count: int) -> list[str]:
+        """Give one page of the index of jobs, the newest first."""
+        with _awaited(self._url):
+            names: Any = await self._redis.zrevrange(JOBS_INDEX, first, first + count - 1)
+        return [name.decode() for name in names]
+
     async def remember(self, job_id: str) -> None:
         """Put the job into the index that `coord jobs` lists."""
-        with _mapped(self._url):
-            seconds, micros = await self._redis.time()
-            await self._redis.zadd(JOBS_INDEX, {job_id: int(seconds) * 1_000_000 + int(micros)})
+        with _awaited(self._url):
+            await self._redis.zadd(JOBS_INDEX, {job_id: _us(await self._redis.time())})
+
+    async def forget(self, job_id: str) -> None:
+        """Take the job out of the index."""
+        with _awaited(self._url):
+            await self._redis.zrem(JOBS_INDEX, job_id)
 
     async def listen(self) -> AsyncGenerator[bytes | None, None]:
         """Yield None once subscribed, then each message. Ends with UnreachableError when the connection does."""
@@ -182,6 +188,21 @@ def _mapped(url: str) -> Iterator[None]:
         raise UsageError(f"{shown(url)!r} is no Redis URL", "Use redis://, rediss:// or unix://") from error
 
 
+@contextmanager
+def _awaited(url: str) -> Iterator[None]:
+    """Do as `_mapped`, and lose no cancellation: before Python 3.12, asyncio.wait_for in redis-py loses some."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        with _mapped(url):
+            yield
+    except CoordError:
+        if task is None or task.cancelling() <= before:
+            raise
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
 def _decoded(call: Call[T], reply: Any) -> T:
     try:
         return call.decode(reply)
@@ -209,6 +230,10 @@ def _not_reachable(url: str, error: Exception) -> UnreachableError:
     )
 
 
+def _backoff() -> ExponentialBackoff:
+    return ExponentialBackoff(cap=0.5, base=0.05)
+
+
 def _timeouts() -> dict[str, Any]:
     return {
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -228,6 +253,23 @@ def _script(name: str) -> tuple[str, str]:
     text = script_text(name)
     # SHA-1 is Redis' name for a script, not a protection
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _us(time: Any) -> int:
+    """Give what TIME answered, in microseconds."""
+    seconds, micros = time
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+def _block_ms(wait_s: float) -> int | None:
+    """XREAD takes 0 for ever, and an idle server ends the shortest wait with its next tick, up to 100 ms later."""
+    return round(min(wait_s, ANSWER_TIMEOUT_S / 2) * 1000) or None
+
+
+def _events(reply: Any) -> list[Event]:
+    """RESP2 answers with a list of streams, RESP3 with a map of them."""
+    streams = reply.items() if isinstance(reply, dict) else reply or ()
+    return [_event(entry) for _, entries in streams for entry in _flat(entries)]
 
 
 def _flat(entries: Any) -> list[Any]:

@@ -195,3 +195,21 @@ def _with_max(asking: tuple[Step, ...], kill_max_s: float) -> tuple[Step, ...]:
     *before, last = asking
     wait_max_s = min(last.wait_max_s, kill_max_s - sum(step.wait_s for step in before))
     return (*before, replace(last, wait_max_s=wait_max_s if wait_max_s > last.wait_s else 0.0))
+
+
+def wished(
+    grace_s: float | None, kill_wait_s: float | None, grace_max_s: float | None = None, *, now: bool = False
+) -> Plan | None:
+    """Give the plan that somebody asks for; None when they say nothing of it. Raises UsageError.
+
+    `now`: SIGKILL at once, without asking.
+    """
+    if now and (grace_s or grace_max_s):
+        raise UsageError("`now` and a grace say different things", "Give one of them")
+    if grace_s is None and kill_wait_s is None and grace_max_s is None and not now:
+        return None
+    grace_s = GRACE_S if grace_s is None else grace_s
+    kill_wait_s = KILL_WAIT_S if kill_wait_s is None else kill_wait_s
+    if grace_max_s is not None and grace_max_s < grace_s:
+        raise UsageError("the longest grace is shorter than the grace", "Give a longer one, or leave it out")
+    return Plan.now(kill_wait_s) if now else Plan.of(grace_s, kill_wait_s, grace_max_s or 0.0)

@@ -7,10 +7,18 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from coord.errors import UsageError
+from coord.plan import WAIT_MAX_S, format_duration, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 HOST_MAX = 64
+RETAIN_MIN_S = 60
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -26,7 +34,21 @@ class Settings:
     @property
     def by(self) -> str:
         """Who acts, as the record names it: `user@host`."""
-        return f"{user_name()}@{self.host}"
+        return acting_on(self.host)
+
+
+def variable(name: str, check: Callable[[str], T]) -> T | None:
+    """Give what an environment variable says, checked; None when it is unset or empty. Raises UsageError naming it."""
+    text = os.environ.get(name)
+    try:
+        return check(text) if text else None
+    except UsageError as error:
+        raise UsageError(f"{name}: {error.message}", error.hint) from error
+
+
+def acting_on(host: str) -> str:
+    """Give the name under which this user acts on a host: `user@host`."""
+    return f"{user_name()}@{host}"
 
 
 def host_name() -> str:
@@ -47,6 +69,22 @@ def check_host(host: str) -> str:
     if not host or len(host) > HOST_MAX or not host.isprintable() or " " in host:
         raise UsageError(f"{host!r} is no host name", f"1 to {HOST_MAX} printable characters without spaces")
     return host
+
+
+def parse_retain(text: str) -> int:
+    """Read how long the record is kept, in seconds; raises UsageError."""
+    return check_retain(parse_duration(text))
+
+
+def check_retain(seconds: float) -> int:
+    """Give whole seconds back if a record can be kept so long; raises UsageError that says why not."""
+    if not seconds >= RETAIN_MIN_S:
+        raise UsageError(
+            f"the record is kept for at least {format_duration(RETAIN_MIN_S)}", "The fence lives as long as the record"
+        )
+    if seconds > WAIT_MAX_S:
+        raise UsageError(f"the record is kept for at most {format_duration(WAIT_MAX_S)}")
+    return round(seconds)
 
 
 def runtime_dir() -> Path:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
-from coord.embedded import ensure
 from coord.ledger import Ledger
-from tests.harness import Lab, leftovers_in, until
+from tests.harness import Lab, private_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,15 +17,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The URL of an embedded server of these tests alone; it goes by itself after its last client."""
-    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="coord-test-") as folder:
-        patch.setenv("COORD_RUNTIME_DIR", folder)
-        patch.setenv("COORD_EMBEDDED_IDLE_S", "1")
-        url = ensure()
-        path = Path(url.removeprefix("unix://"))
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(path))
-            yield url
-        until(lambda: not path.exists() and not leftovers_in(folder), "the embedded server to go by itself")
+    with private_server() as url:
+        yield url
 
 
 @pytest.fixture

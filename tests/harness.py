@@ -10,13 +10,18 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from coord.embedded import ensure
 from coord.record import Record
 from coord.render.document import job_document
 
@@ -143,6 +148,20 @@ class Lab:
     def _has_child(self, job: str, host: str) -> bool:
         agents = (self.status(job) or {"agents": ()})["agents"]
         return any(agent["host"] == host and agent["state"] == "running" and agent["processes"] for agent in agents)
+
+
+@contextlib.contextmanager
+def private_server() -> Iterator[str]:
+    """Give the URL of an embedded server in a directory of its own; it goes by itself after its last client."""
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="coord-test-") as folder:
+        patch.setenv("COORD_RUNTIME_DIR", folder)
+        patch.setenv("COORD_EMBEDDED_IDLE_S", "1")
+        url = ensure()
+        path = Path(url.removeprefix("unix://"))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            yield url
+        until(lambda: not path.exists() and not leftovers_in(folder), "the embedded server to go by itself")
 
 
 def surroundings() -> dict[str, str]:

@@ -117,7 +117,7 @@ def show(demo: Demo) -> bool:
     keep_apart(demo.folder)
     demo.say("[bold]One rank of a batch pipeline fails: coord stops all ranks, on all three hosts.[/]")
     with closing(Ledger(ensure())) as ledger:
-        ledger.jobs()  # from here on the server has a client, so it stays
+        ledger.job_ids(0, 1)  # from here on the server has a client, so it stays
         demo.say(f"\n[bold]1. Start[/]  job {demo.job}: each rank indexes a third of Python's library")
         for host in demo.hosts:
             demo.say(f"   host {host.name}  [bold]{host.label}[/] {host.about}")

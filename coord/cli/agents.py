@@ -16,13 +16,8 @@ from coord.cli import options as opt
 @opt.common
 def command(job_id: str | None, json_: bool, **rest: Any) -> int:
     """List agents, of one job or of all."""
-    from coord.coordinator import Coordinator
-    from coord.ledger import Ledger
-
-    chosen = opt.settings(rest)
-    ledger = Ledger(opt.redis_url(chosen))
-    one = Coordinator(ledger, job_id, chosen.by, retain_s=chosen.retain_s) if job_id else None
-    snapshots = [one.status()] if one else ledger.jobs()
+    coordinator = opt.coordinator(rest)
+    snapshots = [coordinator.status(job_id)] if job_id else coordinator.jobs()
     if json_:
         from coord.render.document import agents_document
 

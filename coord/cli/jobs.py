@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 @opt.common
 def command(first: int, count: int, json_: bool, **rest: Any) -> int:
     """List jobs, the newest first."""
-    from coord.ledger import Ledger
-
-    show_jobs(Ledger(opt.redis_url(opt.settings(rest))).jobs(first, count), json_=json_)
+    show_jobs(opt.coordinator(rest).jobs(first, count), json_=json_)
     return 0
 
 

@@ -9,13 +9,15 @@ import click
 
 from coord.errors import UsageError
 from coord.keys import check_job_id
-from coord.plan import GRACE_S, KILL_WAIT_S, Plan, format_duration, parse_duration
-from coord.settings import LEVELS, Settings, check_host, host_name
+from coord.plan import GRACE_S, KILL_WAIT_S, Plan, format_duration, parse_duration, wished
+from coord.settings import LEVELS, Settings, check_host, host_name, parse_retain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console
+
+    from coord.coordinator import Coordinator
 
     _ParamType = click.ParamType[Any]
 else:
@@ -23,7 +25,6 @@ else:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-RETAIN_MIN_S = 60
 PIPE_WIDTH = 200  # columns where no terminal says how many there are
 
 
@@ -48,6 +49,7 @@ class _Checked(_ParamType):
 DURATION = _Checked("duration", parse_duration)
 JOB_ID = _Checked("job", check_job_id)
 HOST = _Checked("host", check_host)
+RETAIN = _Checked("duration", parse_retain)
 
 
 def option(name: str, *names: str, **rest: Any) -> Callable[[F], F]:
@@ -62,7 +64,7 @@ def common(command: F) -> F:
         (
             option("--redis-url", metavar="URL", help="redis://, rediss:// or unix://  [default: an embedded server]"),
             option("--host", type=HOST, default=host_name, show_default="this host's name", help="This host's name."),
-            option("--retain", type=DURATION, default="7d", show_default=True, help="How long the record is kept."),
+            option("--retain", type=RETAIN, default="7d", show_default=True, help="How long the record is kept."),
             option("--log-level", type=click.Choice(LEVELS), help="[default: info; on a terminal: warning]"),
         )
     ):
@@ -101,12 +103,8 @@ def grace(command: F, *, default: bool = True) -> F:
 
 def plan(options: dict[str, Any]) -> Plan:
     """Make the plan that `--grace`, `--grace-max` and `--kill-wait` describe; what was not given has its default."""
-    grace_s = GRACE_S if options["grace"] is None else options["grace"]
-    kill_wait_s = KILL_WAIT_S if options["kill_wait"] is None else options["kill_wait"]
-    grace_max_s = options["grace_max"] or 0.0
-    if options["grace_max"] is not None and grace_max_s < grace_s:
-        raise UsageError("--grace-max is shorter than --grace", "Give a longer one, or leave it out")
-    return Plan.of(grace_s, kill_wait_s, grace_max_s)
+    grace_s, kill_wait_s, grace_max_s = (options[name] for name in ("grace", "kill_wait", "grace_max"))
+    return wished(grace_s, kill_wait_s, grace_max_s) or Plan.of()
 
 
 containment = option(
@@ -129,11 +127,11 @@ as_json = option("--json", "json_", is_flag=True, help="Print one JSON document.
 
 def settings(options: dict[str, Any]) -> Settings:
     """Take the common options out of a command's options."""
-    retain_s = round(options["retain"])
-    if retain_s < RETAIN_MIN_S:
-        raise UsageError("--retain: the record is kept for at least 1m", "The fence lives as long as the record")
     return Settings(
-        redis_url=options["redis_url"] or None, host=options["host"], retain_s=retain_s, log_level=options["log_level"]
+        redis_url=options["redis_url"] or None,
+        host=options["host"],
+        retain_s=options["retain"],
+        log_level=options["log_level"],
     )
 
 
@@ -144,6 +142,14 @@ def redis_url(chosen: Settings) -> str:
     from coord.embedded import ensure
 
     return ensure(lambda line: click.echo(f"coord: {line}", err=True))
+
+
+def coordinator(options: dict[str, Any]) -> Coordinator:
+    """Make the coordinator that the common options ask for."""
+    from coord.coordinator import Coordinator
+
+    chosen = settings(options)
+    return Coordinator(redis_url(chosen), by=chosen.by, retain_s=chosen.retain_s)
 
 
 def screen(*, err: bool = False) -> Console:

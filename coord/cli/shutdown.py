@@ -11,13 +11,14 @@ import click
 
 from coord.cli import options as opt
 from coord.errors import OK, UnreachableError, UsageError
-from coord.plan import KILL_WAIT_S, Plan
+from coord.plan import wished
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from coord.coordinator import Coordinator
-    from coord.record import Answer
+    from coord.control import Requested
+    from coord.messages import Event
     from coord.snapshot import Snapshot
 
 GOES_ON = "The shutdown was recorded and goes on: see `coord status`."
@@ -53,25 +54,24 @@ Examples:
 @opt.common
 def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, json_: bool, **rest: Any) -> int:
     """Stop a job on all its hosts: ask, wait until one deadline, kill what holds out, see that all is gone."""
-    from coord.coordinator import Coordinator
-    from coord.ledger import Ledger
-
-    chosen = opt.settings(rest)
-    plan = _plan(rest)
-    coordinator = Coordinator(Ledger(opt.redis_url(chosen)), job_id, chosen.by, retain_s=chosen.retain_s)
+    waits = {f"{name}_s": rest[name] for name in ("grace", "grace_max", "kill_wait")}
+    now = rest["now"]
+    if now and (waits["grace_s"] or waits["grace_max_s"]):
+        raise UsageError("--now and --grace say different things", "Give one of them")
+    wished(**waits, now=now)  # a wait that can't be is refused before a server is asked or started
+    coordinator = opt.coordinator(rest)
     if dry_run:
-        show_job(coordinator.status(), json_=json_)
+        show_job(coordinator.status(job_id), json_=json_)
         click.echo("coord: dry run: nothing was changed", err=True)
         return OK
-    answer = coordinator.request(reason, plan, fence_unknown=fence)
-    _say(answer)
+    _say(coordinator.request(job_id, reason=reason, now=now, fence_unknown=fence, **waits))
     if not json_:
         import coord.render.terminal  # noqa: F401  # slow to import: while the agents work, it costs nothing
     if not wait:
-        show_job(coordinator.status(), json_=json_)
+        show_job(coordinator.status(job_id), json_=json_)
         return OK
     try:
-        snapshot = _follow(coordinator, rest["timeout"])
+        snapshot = _watch(coordinator.follow(job_id, timeout_s=rest["timeout"]))
     except UnreachableError as error:
         raise UnreachableError(error.message, f"{GOES_ON} {error.hint}") from error
     except KeyboardInterrupt:
@@ -83,23 +83,10 @@ def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, js
     return snapshot.exit_code
 
 
-def _plan(options: dict[str, Any]) -> Plan | None:
-    """None when nothing was said: then the job's own plan holds."""
-    if options["now"] and (options["grace"] or options["grace_max"]):
-        raise UsageError("--now and --grace say different things", "Give one of them")
-    if options["now"]:
-        return Plan.now(KILL_WAIT_S if options["kill_wait"] is None else options["kill_wait"])
-    if all(options[name] is None for name in ("grace", "grace_max", "kill_wait")):
-        return None
-    return opt.plan(options)
-
-
-def _say(answer: Answer) -> None:
+def _say(answer: Requested) -> None:
     from coord.render.text import at, plan_words, why
 
     request = answer.request
-    if request is None:
-        return
     said = {
         "created": f"shutdown of job {request.job_id} requested (plan: {plan_words(request.plan)})",
         "shortened": f"the shutdown was made more urgent (plan: {plan_words(request.plan)})",
@@ -108,14 +95,14 @@ def _say(answer: Answer) -> None:
     click.echo(f"coord: {said}", err=True)
 
 
-def _follow(coordinator: Coordinator, timeout_s: float | None) -> Snapshot:
+def _watch(rounds: Iterator[tuple[Snapshot, list[Event]]]) -> Snapshot:
     """Show what happens while it happens: a live line per host on a terminal, else a line per event."""
     from coord.render.text import event_words
 
     live = _Live() if sys.stderr.isatty() else None
     context: AbstractContextManager[Any] = live or nullcontext()
     with context:
-        for snapshot, events in coordinator.follow(timeout_s):
+        for snapshot, events in rounds:
             if live:
                 live.show(snapshot)
             for event in events if live is None else ():

@@ -7,7 +7,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from coord.coordinator import Coordinator
-from coord.ledger import Ledger
 from coord.messages import Outcome
 from coord.snapshot import Verdict
 from tests.bench.program import program, sleeps
@@ -33,7 +32,7 @@ class CoordStop:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._ledger = Ledger(site.url)
+        self._coordinator = Coordinator(site.url, by="bench", retain_s=3600)
 
     def takes(self, _case: Case) -> bool:
         """Any."""
@@ -47,24 +46,27 @@ class CoordStop:
                 stack.enter_context(agent(self._site, mark, host=f"h{number}", count=case.each))
                 for number in range(case.hosts)
             ]
-            yield CoordRound(Coordinator(self._ledger, mark, "bench", retain_s=3600), agents, case)
+            yield CoordRound(self._coordinator, mark, agents, case)
 
 
 class CoordRound:
     """One job."""
 
-    def __init__(self, coordinator: Coordinator, agents: list[subprocess.Popen[bytes]], case: Case) -> None:
+    def __init__(
+        self, coordinator: Coordinator, job_id: str, agents: list[subprocess.Popen[bytes]], case: Case
+    ) -> None:
         self._coordinator = coordinator
+        self._job_id = job_id
         self._agents = agents
         self._case = case
 
     def stop(self) -> None:
         """Make the request."""
-        self._coordinator.request("bench", None)
+        self._coordinator.request(self._job_id, reason="bench")
 
     def settle(self) -> dict[str, float]:
         """Wait for the verdict and for the agents' ends; give coord's own figures."""
-        for snapshot, _ in self._coordinator.follow(VERDICT_S):
+        for snapshot, _ in self._coordinator.follow(self._job_id, timeout_s=VERDICT_S):
             last = snapshot
         self._check(last)
         for each in self._agents:

@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from coord.coordinator import Coordinator
-from coord.ledger import Ledger
 from tests.bench.coord_stop import agent
 from tests.bench.measure import QUIET_S
 from tests.bench.onlooker import children, must_be_gone, time_stop
@@ -26,7 +25,8 @@ COORD = str(BIN / "coord")
 def measure_startup(site: Site, *, runs: int, progress: Callable[[str], None]) -> dict[str, list[float]]:
     """Give milliseconds per command, taken in turn. The first round fills the caches and is thrown away."""
     stopped = f"{site.token}.stopped"
-    Coordinator(Ledger(site.url), stopped, "bench", retain_s=3600).request("bench", None, fence_unknown=True)
+    with Coordinator(site.url, by="bench", retain_s=3600) as coordinator:
+        coordinator.request(stopped, reason="bench", fence_unknown=True)
     plain = {
         "python -c pass": (sys.executable, "-c", "pass"),
         "python -c 'import redis'": (sys.executable, "-c", "import redis"),

@@ -20,6 +20,8 @@ SHOW = "import sys; print(*sorted(set(sys.modules) & set({!r})))"
 @pytest.mark.parametrize(
     "does",
     [
+        "import coord",
+        "import coord; coord.CoordError",
         "import coord.cli",
         "import coord.cli; coord.cli.run(['--help'])",
         "import coord.cli; coord.cli.run(['--version'])",
@@ -46,9 +48,9 @@ def test_control_a_real_call_loads_them() -> None:
 
 
 @pytest.mark.parametrize("args", [("--help",), ("--version",), ("jobs", "--json"), ("status",)], ids=" ".join)
-def test_reader_that_goes_away(lab: Lab, server: str, args: tuple[str, ...]) -> None:
+def test_reader_that_goes_away(lab: Lab, job: str, server: str, args: tuple[str, ...]) -> None:
     """When who reads our output is gone, we end without a word: no traceback and no complaint of the interpreter."""
-    del lab
+    lab.call("run", "--job-id", job, "--", "true")  # so that there is something to list
     process = subprocess.Popen(
         [COORD, *args, "--redis-url", server] if args[0] in {"jobs", "status"} else [COORD, *args],
         stdout=subprocess.PIPE,

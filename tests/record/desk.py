@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from coord.coordinator import new_request
+from coord.coordinator import Coordinator, new_request
 from coord.keys import job_keys
 from coord.messages import (
     AgentInfo,
@@ -23,6 +23,7 @@ from coord.record import LEASE_S, Answer, Record
 if TYPE_CHECKING:
     import redis
 
+    from coord.control import Requested
     from coord.ledger import Ledger
     from coord.messages import Event
     from coord.snapshot import Snapshot
@@ -69,12 +70,20 @@ class Desk:
     def settle(self, bound_s: float = 60.0, patience_s: float = 0.0) -> None:
         self.ledger.run(self.record.settle(bound_s, patience_s))
 
+    def coordinator(self) -> Coordinator:
+        """Another client, with a connection of its own."""
+        return Coordinator(self.ledger._url, by=BY, retain_s=RETAIN_S)
+
     # -- what anybody sees ---------------------------------------------------------------------------------------------
 
     def look(self) -> Snapshot:
         snapshot = self.ledger.run(self.record.snapshot())
         assert snapshot is not None
         return snapshot
+
+    def jobs(self, first: int = 0, count: int = 500) -> list[str]:
+        with self.coordinator() as coordinator:
+            return [snapshot.job_id for snapshot in coordinator.jobs(first, count)]
 
     @property
     def verdict(self) -> str | None:
@@ -123,7 +132,7 @@ def report(*outcomes: Outcome, kind: str = "agent.stopped", proof: str | None = 
     return AgentReport(state, proof, processes)
 
 
-def asked(found: Answer | Snapshot) -> ShutdownRequest:
+def asked(found: Answer | Requested | Snapshot) -> ShutdownRequest:
     """Give the request in it."""
     assert found.request is not None
     return found.request

@@ -57,7 +57,7 @@ async def test_async_ledger_puts_jobs_into_the_index(desk: Desk, async_ledger: A
     """A job that an agent joined is found in the list of jobs."""
     await async_ledger.remember(desk.job_id)
     desk.join("a")
-    assert desk.job_id in [snapshot.job_id for snapshot in desk.ledger.jobs()]
+    assert desk.job_id in desk.jobs()
 
 
 @pytest.mark.parametrize("protocol", ["?protocol=2", "?protocol=3"])

@@ -103,7 +103,7 @@ def test_record_expires_as_a_whole(desk: Desk) -> None:
     until(lambda: desk.all_keys() == set(), "all keys to expire")
     assert desk.request().word == "unknown"
     assert desk.raw.zscore(JOBS_INDEX, desk.job_id) is not None
-    assert desk.job_id not in [snapshot.job_id for snapshot in desk.ledger.jobs()]
+    assert desk.job_id not in desk.jobs()
     assert desk.raw.zscore(JOBS_INDEX, desk.job_id) is None
 
 
@@ -174,5 +174,5 @@ def test_jobs_are_listed_by_page_newest_first(desk: Desk) -> None:
     for name in names:
         desk.ledger.remember(name)
         Desk(desk.ledger, name, desk.raw).join("a")
-    assert [snapshot.job_id for snapshot in desk.ledger.jobs(0, 3)] == names[:1:-1]
-    assert [snapshot.job_id for snapshot in desk.ledger.jobs(3, 2)] == names[1::-1]
+    assert desk.jobs(0, 3) == names[:1:-1]
+    assert desk.jobs(3, 2) == names[1::-1]

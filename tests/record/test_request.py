@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coord.coordinator import Coordinator
 from coord.decode import decode_control
 from coord.errors import NO_SUCH_JOB, NoSuchJobError
 from coord.keys import JOBS_INDEX
 from coord.ledger import AsyncLedger
 from coord.messages import Outcome, ShutdownRequest
 from coord.plan import Plan
-from tests.record.desk import BY, RETAIN_S, Desk, asked
+from tests.record.desk import BY, Desk, asked
 
 if TYPE_CHECKING:
     from tests.record.conftest import Unguard
@@ -83,11 +82,11 @@ def test_control_without_the_check_an_unknown_job_is_written(desk: Desk, unguard
 
 def test_coordinator_refuses_an_unknown_job(desk: Desk) -> None:
     """The error for an unknown job has its own exit code, and the index of jobs does not learn the name."""
-    coordinator = Coordinator(desk.ledger, desk.job_id, BY, retain_s=RETAIN_S)
-    for call in (lambda: coordinator.request("", None), coordinator.status):
-        with pytest.raises(NoSuchJobError, match="nobody ever joined") as caught:
-            call()
-        assert caught.value.exit_code == NO_SUCH_JOB
+    with desk.coordinator() as coordinator:
+        for call in (coordinator.request, coordinator.status):
+            with pytest.raises(NoSuchJobError, match="nobody ever joined") as caught:
+                call(desk.job_id)
+            assert caught.value.exit_code == NO_SUCH_JOB
     assert desk.all_keys() == set()
     assert desk.raw.zscore(JOBS_INDEX, desk.job_id) is None
 
@@ -104,8 +103,9 @@ def test_fence_of_an_unknown_job_is_clean_at_once(desk: Desk) -> None:
 
 def test_fenced_job_is_listed(desk: Desk) -> None:
     """A job that was forbidden before anybody joined it can be found again in the list of jobs."""
-    Coordinator(desk.ledger, desk.job_id, BY, retain_s=RETAIN_S).request("no", None, fence_unknown=True)
-    assert desk.job_id in [snapshot.job_id for snapshot in desk.ledger.jobs()]
+    with desk.coordinator() as coordinator:
+        coordinator.request(desk.job_id, fence_unknown=True)
+    assert desk.job_id in desk.jobs()
 
 
 def test_fence_of_a_known_job_is_a_request(desk: Desk) -> None:

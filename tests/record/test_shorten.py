@@ -6,17 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TYPE_CHECKING
 
-from coord.coordinator import Coordinator
-from coord.ledger import Ledger
 from coord.messages import Outcome
 from coord.plan import Plan
-from tests.record.desk import BY, RETAIN_S, Desk, asked
+from tests.record.desk import BY, Desk, asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pytest
 
+    from coord.control import Requested
+    from coord.coordinator import Coordinator
     from coord.record import Answer
     from tests.record.conftest import Unguard
 
@@ -24,13 +24,17 @@ CAS = "if redis.call('HGET', JOB, 'rev') ~= rev then\n  return request('exists')
 CLIENTS = 8
 
 
-def coordinator(desk: Desk, ledger: Ledger | None = None) -> Coordinator:
-    return Coordinator(ledger or desk.ledger, desk.job_id, BY, retain_s=RETAIN_S)
-
-
-def ask(desk: Desk, *plans: Plan | None) -> list[Answer]:
+def ask(desk: Desk, *plans: Plan | None) -> list[Requested]:
     """Scenario: one request after the other."""
-    return [coordinator(desk).request("hurry", plan) for plan in plans]
+    with desk.coordinator() as coordinator:
+        return [hurry(coordinator, desk.job_id, plan) for plan in plans]
+
+
+def hurry(coordinator: Coordinator, job_id: str, plan: Plan | None) -> Requested:
+    if plan is None:
+        return coordinator.request(job_id, reason="hurry")
+    now = len(plan.steps) == 1
+    return coordinator.request(job_id, reason="hurry", grace_s=plan.kill_at_s, kill_wait_s=plan.kill_wait_s, now=now)
 
 
 def test_later_request_with_more_time_changes_nothing(desk: Desk) -> None:
@@ -114,39 +118,36 @@ def test_control_without_compare_and_set_a_plan_gets_longer(desk: Desk, unguard:
     assert desk.plan == Plan.of(5, 5)
 
 
-def at_once(desk: Desk, server: str, plans: Sequence[Plan]) -> list[Answer]:
+def at_once(desk: Desk, plans: Sequence[Plan]) -> list[Requested]:
     """Scenario: as many clients as plans, each on its own connection, all at the same time."""
     ready = Barrier(len(plans))
 
-    def client(plan: Plan) -> Answer:
-        ledger = Ledger(server)
-        try:
-            ledger.run(desk.record.snapshot())  # connected, and the script's answer is known to work
+    def client(plan: Plan) -> Requested:
+        with desk.coordinator() as coordinator:
+            coordinator.status(desk.job_id)  # connected, and the script's answer is known to work
             ready.wait()
-            return coordinator(desk, ledger).request("hurry", plan)
-        finally:
-            ledger.close()
+            return hurry(coordinator, desk.job_id, plan)
 
     with ThreadPoolExecutor(len(plans)) as threads:
         return list(threads.map(client, plans))
 
 
-def test_loser_of_a_race_tries_again(desk: Desk, server: str) -> None:
+def test_loser_of_a_race_tries_again(desk: Desk) -> None:
     """Two clients shorten at once, one the grace and one the kill-wait: both get what they asked for."""
     desk.join("a")
     ask(desk, Plan.of(600, 60))
-    answers = at_once(desk, server, [Plan.of(50, 60), Plan.of(600, 6)])
+    answers = at_once(desk, [Plan.of(50, 60), Plan.of(600, 6)])
     assert {answer.word for answer in answers} == {"shortened"}
     assert 50 <= desk.plan.kill_at_s < 110
     assert desk.plan.kill_wait_s == 6
     assert asked(desk.look()).rev == 3
 
 
-def test_any_number_of_clients_converge(desk: Desk, server: str) -> None:
+def test_any_number_of_clients_converge(desk: Desk) -> None:
     """However many ask at once, and whoever comes first: one request, and the plan of the one most in a hurry."""
     desk.join("a")
     plans = [Plan.of(100 * (1 + number), CLIENTS - number) for number in range(CLIENTS)]
-    answers = at_once(desk, server, plans)
+    answers = at_once(desk, plans)
     assert [answer.word for answer in answers].count("created") == 1
     assert len({asked(answer).id for answer in answers}) == 1
     assert 100 <= desk.plan.kill_at_s < 160

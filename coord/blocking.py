@@ -1,0 +1,65 @@
+"""Runs what `control` says without an event loop: behind this door nothing waits, it blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine, Generator
+
+    from coord.ledger import Ledger
+    from coord.messages import Event
+    from coord.record import Call, Record
+
+T = TypeVar("T")
+
+
+class Blocking:
+    """A ledger as a `control.Door`: its coroutines end without having waited once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def run(self, call: Call[T]) -> T:
+        """Run one script and read its answer."""
+        return self._ledger.run(call)
+
+    async def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
+        """Read the job's events after an id, blocking up to `wait_s` for the first one."""
+        return self._ledger.events(record, after, wait_s)
+
+    async def job_ids(self, first: int, count: int) -> list[str]:
+        """Give one page of the index of jobs, the newest first."""
+        return self._ledger.job_ids(first, count)
+
+    async def remember(self, job_id: str) -> None:
+        """Put the job into the index."""
+        self._ledger.remember(job_id)
+
+    async def forget(self, job_id: str) -> None:
+        """Take the job out of the index."""
+        self._ledger.forget(job_id)
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end and give its result; one that waits for an event loop is a defect of ours."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise RuntimeError("it waits for an event loop, and there is none")
+
+
+def each(work: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    """Give what an asynchronous generator gives; it ends when the caller breaks off."""
+    try:
+        while True:
+            try:
+                item = finished(work.__anext__())
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        finished(work.aclose())
