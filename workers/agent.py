@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from coord.messages import AgentInfo, ShutdownRequest
     from coord.plan import Plan
     from coord.record import Answer, Call, Record
-    from workers.containment import Subreaper
+    from workers.containment import Containment
     from workers.stopping import Process, State
 
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
@@ -48,7 +48,7 @@ class Agent(Keeper):
         *,
         plan: Plan,
         log: FilteringBoundLogger,
-        containment: Subreaper,
+        containment: Containment,
         failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]] | None = None,
         term_again_s: float = 0.0,
     ) -> None:

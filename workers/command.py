@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from coord.record import Answer, Call
     from coord.settings import Settings
-    from workers.containment import Entry, Subreaper
+    from workers.containment import Containment, Entry
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAIL_S = 0.05  # how long a failure's report waits for the last words on stderr
@@ -145,7 +145,7 @@ class CommandRun:
             signal.signal(each, signal.SIG_IGN)  # too late to change how this ends
         return code
 
-    async def _see_through(self, agent: Agent, url: str, containment: Subreaper) -> None:
+    async def _see_through(self, agent: Agent, url: str, containment: Containment) -> None:
         """From the join to the end of the last process."""
         async with agent:
             asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, agent.reap)
@@ -162,7 +162,7 @@ class CommandRun:
                 agent.report()
             await agent.over()
 
-    def _be_watched(self, agent: Agent, url: str, containment: Subreaper) -> None:
+    def _be_watched(self, agent: Agent, url: str, containment: Containment) -> None:
         """Let the guardian know what it needs to take over; from its answer on it inherits what we start."""
         watch = {
             **asdict(self._info),

@@ -10,7 +10,7 @@ import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workers.cgroups import PREFIX, Cgroup, NoCgroupError, home, usable
 from workers.handles import childless, reap
@@ -101,41 +101,45 @@ class Subreaper:
         """Leave nothing of our own behind."""
 
 
-class InCgroup(Subreaper):
-    """A subreaper whose children each have a cgroup of their own, in one folder of the agent's."""
+class InCgroup:
+    """A cgroup per child, in one folder of the agent's, and a subreaper: what leaves its cgroup is still found."""
 
-    proof = "cgroup"
+    proof: str | None = "cgroup"
     kills_at_once = True
 
-    def __init__(self, folder: Cgroup, owner: int | None = None, spare: Collection[int] = ()) -> None:
-        super().__init__(owner, spare)
+    def __init__(self, base: Subreaper, folder: Cgroup) -> None:
+        self._base = base
         self._folder = folder
         self._numbers: dict[int, int] = {}  # pid -> child's number, at the last look
 
     def entry(self) -> Entry:
         """Make a cgroup for one more child. Raises NoCgroupError."""
-        mark = super().entry().mark
+        mark = self._base.entry().mark
         return Entry(mark, Cgroup.make(self._folder.path, str(mark.number)))
 
     def members(self) -> list[Stat]:
         """Find those in the cgroups, and those that left them: they can't leave the subreaper."""
         self._numbers = self._folder.members()
-        found = super().members()
+        found = self._base.members()
         known = {stat.pid for stat in found}
         others = [stat for pid in self._numbers if pid not in known and (stat := read_stat(pid))]
         return found + [stat for stat in others if stat.alive]
 
     def number(self, stat: Stat) -> int | None:
         """Tell from which child a process comes: whose cgroup it is in, else by its mark."""
-        return self._numbers.get(stat.pid) or super().number(stat)
+        return self._numbers.get(stat.pid) or self._base.number(stat)
 
     def belongs(self, stat: Stat, pids: Collection[int]) -> bool:
         """Tell whether a process is still one of those that were found."""
-        return super().belongs(stat, pids) or stat.pid in self._folder.members()
+        return self._base.belongs(stat, pids) or stat.pid in self._folder.members()
+
+    def reap(self) -> dict[int, tuple[int | None, str | None]]:
+        """Take the exits of children and orphans."""
+        return self._base.reap()
 
     def empty(self) -> bool:
         """Tell whether the cgroup is empty, and no child is left either."""
-        return super().empty() and self._folder.emptied()
+        return self._base.empty() and self._folder.emptied()
 
     def kill(self) -> None:
         """Kill everything in the cgroup at one instant."""
@@ -143,29 +147,33 @@ class InCgroup(Subreaper):
 
     def facts(self) -> dict[str, Any]:
         """Give what `taken_over` needs."""
-        return {"owner": self.owner, "cgroup": self._folder.path}
+        return {**self._base.facts(), "cgroup": self._folder.path}
 
     def close(self) -> None:
         """Remove the cgroup, if nobody survived in it."""
+        self._base.close()
         self._folder.remove()
 
 
-def contain(choice: Choice, agent_id: str, log: FilteringBoundLogger) -> Subreaper:
+Containment: TypeAlias = Subreaper | InCgroup
+
+
+def contain(choice: Choice, agent_id: str, log: FilteringBoundLogger, base: Subreaper | None = None) -> Containment:
     """Choose what this host allows. Raises NoCgroupError when a cgroup was asked for and can't be had."""
+    base = base or Subreaper()
     if choice is not Choice.SUBREAPER:
         try:
             folder = Cgroup.make(home(), PREFIX + re.sub(r"[^\w.-]", "_", agent_id))
             usable(folder)
-            return InCgroup(folder)
+            return InCgroup(base, folder)
         except NoCgroupError as error:
             if choice is Choice.CGROUP:
                 raise
             log.debug("containment.chosen", containment="subreaper", reason=str(error))
-    return Subreaper()
+    return base
 
 
-def taken_over(facts: dict[str, Any], spare: Collection[int]) -> Subreaper:
+def taken_over(facts: dict[str, Any], spare: Collection[int]) -> Containment:
     """Go on with what a dead agent kept together; its orphans have fallen to this process."""
-    if facts["cgroup"]:
-        return InCgroup(Cgroup(facts["cgroup"]), facts["owner"], spare)
-    return Subreaper(facts["owner"], spare)
+    base = Subreaper(facts["owner"], spare)
+    return InCgroup(base, Cgroup(facts["cgroup"])) if facts["cgroup"] else base

@@ -58,13 +58,18 @@ class Requested:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """No more children will be started."""
+
+
+@dataclass(frozen=True, slots=True)
 class Due:
     """The time of the last Wake has come. `wanted_s`: until when a process asked to be waited for; 0: none did."""
 
     wanted_s: float = 0.0
 
 
-Event: TypeAlias = Seen | Left | Requested | Due
+Event: TypeAlias = Seen | Left | Requested | Sealed | Due
 
 # -- actions
 

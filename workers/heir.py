@@ -27,7 +27,7 @@ from workers.stopping import Phase
 from workers.tree import Tree
 
 if TYPE_CHECKING:
-    from workers.containment import Subreaper
+    from workers.containment import Containment
     from workers.events import Key
     from workers.handles import Handle
     from workers.stopping import State
@@ -62,7 +62,7 @@ def settle(heir: Heir, watch: dict[str, Any], stopping: dict[str, Any] | None, d
 class Heir:
     """The dead agent's processes, stopped on a plain loop."""
 
-    def __init__(self, watch: dict[str, Any], containment: Subreaper, tellers: set[int] | None = None) -> None:
+    def __init__(self, watch: dict[str, Any], containment: Containment, tellers: set[int] | None = None) -> None:
         self._poll = select.poll()
         self._due_s = 0.0
         self._tellers = set() if tellers is None else tellers  # told to `containment`: they are none of the job's

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from coord.messages import Survivor
-    from workers.containment import Subreaper
+    from workers.containment import Containment
     from workers.events import Key
     from workers.handles import Handle
 
@@ -50,7 +50,7 @@ class Keeper:
         plan: Plan,
         *,
         log: FilteringBoundLogger,
-        containment: Subreaper,
+        containment: Containment,
         stop_on_failure: bool,
         term_again_s: float = 0.0,
     ) -> None:

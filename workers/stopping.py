@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from coord.messages import Outcome, ProcessReport
 from coord.plan import KILL, Plan, Step
-from workers.events import Action, Due, Event, Exit, Found, Key, Kill, Left, Look, Requested, Seen, Send, Wake
+from workers.events import Action, Due, Event, Exit, Found, Key, Kill, Left, Look, Requested, Sealed, Seen, Send, Wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,9 +33,6 @@ class Phase(StrEnum):
     STOPPING = "stopping"  # asked to leave
     KILLING = "killing"  # held out
     OVER = "over"  # nothing left, or survivors
-
-
-# -- state -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +56,18 @@ class State:
     began_s: float = 0.0
     deadline_s: float = 0.0  # of the present step
     proved: bool = False  # the tree was seen empty
+    sealed: bool = True  # no more children will be started
     processes: Mapping[Key, Process] = field(default_factory=dict)
 
     @property
     def alive(self) -> tuple[Key, ...]:
         """Processes not known to be gone."""
         return tuple(key for key, process in self.processes.items() if process.outcome is Outcome.RUNNING)
+
+    @property
+    def children(self) -> tuple[Key, ...]:
+        """Of these, the children."""
+        return tuple(key for key in self.alive if self.processes[key].found.child)
 
     @property
     def current(self) -> Step:
@@ -125,10 +128,16 @@ def _leave(state: State, event: Left, now_s: float) -> Result:
     """
     state = _gone(state, event.exits, now_s)
     kept = {key: each for key, each in state.processes.items() if each.found.child or each.outcome is Outcome.RUNNING}
-    state = replace(state, processes=kept)
-    if any(process.found.child and process.outcome is Outcome.RUNNING for process in state.processes.values()):
-        return state, ()
-    return _begin(state, state.plan, now_s)
+    return _end_after_the_last(replace(state, processes=kept), now_s)
+
+
+def _seal(state: State, _event: Sealed, now_s: float) -> Result:
+    """RUNNING, Sealed: the last child may have gone already."""
+    return _end_after_the_last(replace(state, sealed=True), now_s)
+
+
+def _end_after_the_last(state: State, now_s: float) -> Result:
+    return (state, ()) if state.children or not state.sealed else _begin(state, state.plan, now_s)
 
 
 def _request(state: State, event: Requested, now_s: float) -> Result:
@@ -205,18 +214,22 @@ _TABLE: Mapping[tuple[Phase, type[Event]], Callable[..., Result]] = MappingProxy
         (Phase.RUNNING, Seen): _watch,
         (Phase.RUNNING, Left): _leave,
         (Phase.RUNNING, Requested): _request,
+        (Phase.RUNNING, Sealed): _seal,
         (Phase.RUNNING, Due): _ignore,
         (Phase.STOPPING, Seen): _ask_newcomers,
         (Phase.STOPPING, Left): _count_down,
         (Phase.STOPPING, Requested): _shorten,
+        (Phase.STOPPING, Sealed): _ignore,
         (Phase.STOPPING, Due): _next_step,
         (Phase.KILLING, Seen): _ask_newcomers,
         (Phase.KILLING, Left): _count_down,
         (Phase.KILLING, Requested): _ignore,
+        (Phase.KILLING, Sealed): _ignore,
         (Phase.KILLING, Due): _sweep,
         (Phase.OVER, Seen): _ignore,
         (Phase.OVER, Left): _late_exit,
         (Phase.OVER, Requested): _ignore,
+        (Phase.OVER, Sealed): _ignore,
         (Phase.OVER, Due): _ignore,
     }
 )

@@ -16,7 +16,7 @@ from workers.proc import read_command
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from workers.containment import Subreaper
+    from workers.containment import Containment
     from workers.proc import Stat
 
 LOOKS_MAX = 50  # a tree that hides or changes during so many looks in a row is looked at again later
@@ -30,7 +30,7 @@ class Tree:
 
     def __init__(
         self,
-        containment: Subreaper,
+        containment: Containment,
         watch: Callable[[Handle], None],
         forget: Callable[[Handle], None],
         *,

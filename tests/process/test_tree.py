@@ -206,6 +206,7 @@ def test_what_proc_hides_is_not_called_gone(tree: Tree, monkeypatch: pytest.Monk
 
 def test_helpers_of_ours_do_not_count(tree: Tree) -> None:
     """A process that tells the record, while a guardian takes over, is none of the job's; everybody else counts."""
+    assert isinstance(tree._containment, Subreaper)
     helper = start("/bin/sleep", "60")
     tree._containment._spare = {helper}
     assert tree.look().complete
