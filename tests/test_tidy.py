@@ -20,9 +20,11 @@ ALONE = {
     r"\bos\.kill(pg)?\(|pidfd_send_signal\(|\.send_signal\(": {"workers/handles.py", "workers/guardian.py"},
     r"\bPopen\(|posix_spawn\(|subprocess\.run\(|os\.fork\(": {
         "coord/embedded.py",
+        "workers/beside.py",
         "workers/cgroups.py",
         "workers/guardian.py",
         "workers/heir.py",
+        "workers/scope.py",
         "workers/starting.py",
         "workers/sweep.py",
     },

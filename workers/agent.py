@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from coord.channel import Channel
-from workers import link
 from workers.keeper import Keeper
 from workers.membership import Membership
 from workers.outbox import Outbox
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from coord.plan import Plan
     from coord.record import Answer, Call, Record
     from workers.containment import Containment
+    from workers.link import Link
     from workers.stopping import Process, State
 
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
@@ -49,6 +49,7 @@ class Agent(Keeper):
         plan: Plan,
         log: FilteringBoundLogger,
         containment: Containment,
+        link: Link,
         failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]] | None = None,
         term_again_s: float = 0.0,
     ) -> None:
@@ -57,6 +58,7 @@ class Agent(Keeper):
             plan,
             log=log,
             containment=containment,
+            link=link,
             stop_on_failure=failed is not None,
             term_again_s=term_again_s,
         )
@@ -136,11 +138,6 @@ class Agent(Keeper):
     def why(self) -> dict[str, str | None]:
         """Give what the children are told of the reason."""
         return {name: getattr(self.request, name, None) for name in ("id", "cause", "by", "reason")}
-
-    def announce(self, state: State) -> None:
-        """Tell the children before the signal does, and the guardian, who would have to go on from here."""
-        super().announce(state)
-        link.tell("stopping", kill_at_s=state.kill_at_s, kill_max_s=state.kill_max_s)
 
     def note(self, before: State) -> None:
         """Log and report what changed."""

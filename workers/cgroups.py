@@ -39,11 +39,11 @@ class Cgroup:
             raise NoCgroupError(f"no cgroup can be made in {parent}: {error.strerror}", DELEGATE_HINT) from error
         return cls(path)
 
-    def enter(self) -> None:
-        """Put this process into it: what it starts from now on is born there. Raises OSError."""
+    def take_in(self, pid: int) -> None:
+        """Move a process (0: this one) into it: what it starts from now on is born there. Raises OSError."""
         fd = os.open(f"{self.path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, b"0")
+            os.write(fd, str(pid).encode())
         finally:
             os.close(fd)
 
@@ -156,7 +156,7 @@ def _a_child_can_enter(cgroup: Cgroup) -> bool:
         pid = os.fork()
     if pid == 0:
         try:
-            cgroup.enter()
+            cgroup.take_in(0)
         except OSError:
             os._exit(1)
         os._exit(0)

@@ -29,11 +29,12 @@ from coord.messages import (
 from coord.plan import Plan, format_duration
 from coord.record import Record
 from coord.render.text import failure_words
-from workers import estate, link, sweep
+from workers import estate, sweep
 from workers.agent import Agent
 from workers.containment import Choice, contain
 from workers.ending import Ending
 from workers.handles import signal_number
+from workers.link import guardian
 from workers.outlet import Outlet
 from workers.starting import Program, find_program, start
 from workers.stderr_tail import StderrTail
@@ -121,6 +122,7 @@ class CommandRun:
             plan=self._order.plan,
             log=self._log,
             containment=containment,
+            link=guardian,
             failed=self._failed if self._order.stop_on_failure else None,
             term_again_s=self._order.term_again_s,
         )
@@ -132,7 +134,7 @@ class CommandRun:
             return self._stopped_before_start()
         finally:
             if agent.state.phase is Phase.OVER or not agent.state.processes:
-                link.tell("over")
+                guardian.tell("over")
             containment.close()
             if self._estate and (agent.state.proved or not agent.state.processes):
                 self._estate.remove()
@@ -175,8 +177,9 @@ class CommandRun:
             "containment": containment.facts(),
             "term_again_s": self._order.term_again_s,
         }
-        self._estate = estate.declare(watch)
-        link.tell("watch", **watch, redis_url=url, estate=str(self._estate.path) if self._estate else None)
+        self._estate = estate.declare(watch, keepers=(os.getpid(), os.getppid()))
+        guardian.tell("watch", **watch, redis_url=url, estate=str(self._estate.path) if self._estate else None)
+        guardian.answer()
 
     def _start_or_fail(self, agent: Agent, url: str, entry: Entry) -> int:
         """Start it; a rank that can't be started is missing to the others as much as one that failed."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from workers.handles import Status
     from workers.proc import Stat
 
 
@@ -43,9 +44,13 @@ class Entry:
 
     def take(self) -> None:
         """Take it, in the child. Raises OSError."""
-        put_on(self.mark)
+        self.give(0)
+
+    def give(self, pid: int) -> None:
+        """Put a process in it that runs already. Raises OSError."""
+        put_on(self.mark, pid)
         if self.cgroup:
-            self.cgroup.enter()
+            self.cgroup.take_in(pid)
 
 
 class Subreaper:
@@ -82,7 +87,7 @@ class Subreaper:
         del self
         return stat.ppid in pids
 
-    def reap(self) -> dict[int, tuple[int | None, str | None]]:
+    def reap(self) -> dict[int, Status]:
         """Take the exits of children and orphans."""
         return reap()
 
@@ -133,7 +138,7 @@ class InCgroup:
         """Tell whether a process is still one of those that were found."""
         return self._base.belongs(stat, pids) or stat.pid in self._folder.members()
 
-    def reap(self) -> dict[int, tuple[int | None, str | None]]:
+    def reap(self) -> dict[int, Status]:
         """Take the exits of children and orphans."""
         return self._base.reap()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,15 +36,15 @@ class Estate:
         self.path.unlink(missing_ok=True)
 
 
-def declare(watch: dict[str, Any]) -> Estate | None:
-    """Write it down; where nothing can be written, nobody could sweep."""
+def declare(watch: dict[str, Any], keepers: tuple[int, ...]) -> Estate | None:
+    """Write it down. `keepers`: pids of who sees to it while one of them lives. None: it can't be written."""
     try:
         folder = runtime_dir() / FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
         estate = Estate(folder / f"{watch['agent_id'].replace('/', '_')}.json", watch)
-        keepers = [stat.key for pid in (os.getpid(), os.getppid()) if pid > 1 and (stat := read_stat(pid))]
+        keys = [stat.key for pid in keepers if pid > 1 and (stat := read_stat(pid))]
         draft = estate.path.with_suffix(".new")
-        draft.write_text(json.dumps({"keepers": keepers, "where": _where(), "watch": watch}))
+        draft.write_text(json.dumps({"keepers": keys, "where": _where(), "watch": watch}))
         draft.replace(estate.path)
     except (CoordError, OSError):
         return None

@@ -34,7 +34,7 @@ def guard() -> int | None:
     pid = os.fork()
     if pid == 0:
         ours.close()
-        link.open_to(theirs)
+        link.guardian.end = theirs
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
         os.setsid()  # the terminal's Ctrl-C comes to the guardian alone, and once
         from workers.prctl import end_with_parent

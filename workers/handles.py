@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from coord.errors import CoordError
 from workers.proc import read_stat
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from workers.proc import Stat
 
 SPARE_FDS = 8
+
+Status: TypeAlias = tuple[int | None, str | None]  # exit code, or the signal's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,9 @@ def childless(spare: Collection[int] = ()) -> bool:
     return False
 
 
-def reap() -> dict[int, tuple[int | None, str | None]]:
-    """Take the exit of every child that has one: pid -> (exit code, None) or (None, signal name)."""
-    exits: dict[int, tuple[int | None, str | None]] = {}
+def reap() -> dict[int, Status]:
+    """Take the exit of every child that has one, by pid."""
+    exits: dict[int, Status] = {}
     while True:
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
@@ -142,10 +144,24 @@ def reap() -> dict[int, tuple[int | None, str | None]]:
             return exits
         if found is None:
             return exits
-        if found.si_code == os.CLD_EXITED:
-            exits[found.si_pid] = (found.si_status, None)
-        else:
-            exits[found.si_pid] = (None, signal_name(found.si_status))
+        exits[found.si_pid] = _status(found)
+
+
+def peek(pid: int) -> Status | None:
+    """Look how a child ended, and leave its exit to whoever waits for it. Raises ChildProcessError."""
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return _status(found) if found else None
+
+
+def reap_one(pid: int) -> None:
+    """Take the exit of one child, if it has one. Raises ChildProcessError."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+
+
+def _status(found: os.waitid_result) -> Status:
+    if found.si_code == os.CLD_EXITED:
+        return found.si_status, None
+    return None, signal_name(found.si_status)
 
 
 def signal_name(number: int) -> str:

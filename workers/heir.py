@@ -113,8 +113,10 @@ class Heir:
             "gone_age_s": now_s - stopper.all_gone_s if stopper.all_gone_s and stopper.state.proved else None,
         }
 
-    def tell(self, what: dict[str, Any]) -> subprocess.Popen[bytes]:
-        """Start a process that tells the record; it is none of the job's."""
+    def tell(self, what: dict[str, Any]) -> subprocess.Popen[bytes] | None:
+        """Start a process that tells the record, if there is one; it is none of the job's."""
+        if self._watched["redis_url"] is None:
+            return None
         teller = subprocess.Popen([sys.executable, "-m", "workers.obituary"], stdin=subprocess.PIPE)
         self._tellers.add(teller.pid)
         if teller.stdin:
@@ -123,8 +125,10 @@ class Heir:
                 teller.stdin.close()
         return teller
 
-    def wait_for(self, teller: subprocess.Popen[bytes]) -> None:
+    def wait_for(self, teller: subprocess.Popen[bytes] | None) -> None:
         """Give it its time, and no more."""
+        if teller is None:
+            return
         try:
             teller.wait(TELL_S)
         except subprocess.TimeoutExpired:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from coord.messages import Outcome
 from coord.plan import Plan
+from workers.events import Sealed
 from workers.handles import have_pidfds
 from workers.stop_file import StopFile
 from workers.stopper import Stopper
@@ -19,7 +21,7 @@ from workers.stopping import Phase, Process, State
 from workers.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
     from typing import Any
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from workers.containment import Containment
     from workers.events import Key
     from workers.handles import Handle
+    from workers.link import Link
 
 LOOK_MIN_S = 0.05  # soon after the start, when most programs start theirs; then less and less often
 LOOK_MAX_S = 5.0
@@ -51,11 +54,13 @@ class Keeper:
         *,
         log: FilteringBoundLogger,
         containment: Containment,
+        link: Link,
         stop_on_failure: bool,
         term_again_s: float = 0.0,
     ) -> None:
         self.stop_file = StopFile.of(agent_id)
         self._log = log
+        self._link = link
         self._stop_on_failure = stop_on_failure
         self._loop = asyncio.get_running_loop()
         self._tree = Tree(containment, self._watch, self._forget)
@@ -65,6 +70,7 @@ class Keeper:
         self._stirred: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
+        self.on_change: Callable[[], None] = lambda: None  # called each time something happened
 
     async def __aenter__(self) -> Self:
         """Begin to watch."""
@@ -121,6 +127,14 @@ class Keeper:
         """Tell whether a child may still be started: refuse first, then signal."""
         return self.state.phase is Phase.RUNNING
 
+    def wait_for_more(self) -> None:
+        """Let children come: the work is not over when the last one has gone, before `seal`."""
+        self._stopper.state = replace(self.state, sealed=False)
+
+    def seal(self) -> None:
+        """No more children will come; when the last one has gone, what is left of their trees is stopped."""
+        self._stopper.feed(Sealed())
+
     def stop(self, plan: Plan) -> None:
         """Stop this agent's processes, and only these; once under way, it can only get more urgent."""
         self._stopper.stop(plan)
@@ -142,8 +156,9 @@ class Keeper:
         self._timer = self._loop.call_at(at_s, self._stopper.due)
 
     def announce(self, state: State) -> None:
-        """Tell the children before the signal does."""
+        """Tell the children before the signal does, and the guardian, who would have to go on from here."""
         self.stop_file.write({**self.why(), "kill_at_s": state.kill_at_s, "kill_max_s": state.kill_max_s})
+        self._link.tell("stopping", kill_at_s=state.kill_at_s, kill_max_s=state.kill_max_s)
 
     def why(self) -> dict[str, str | None]:
         """Give what the children are told of the reason."""
@@ -158,6 +173,7 @@ class Keeper:
         if self.state.phase is Phase.OVER and before.phase is not Phase.OVER:
             self._log.info("agent.stopped", proved=self.state.proved, survivors=len(self.state.survivors))
             self._over.set()
+        self.on_change()
 
     def refused(self, key: Key, signal: str) -> None:
         """Log a process that may not be signalled."""

@@ -1,7 +1,7 @@
-"""What an agent tells its guardian, over a socket pair that came into being when the guardian forked.
+"""What an agent tells its guardian, over a socket pair. Standard library only.
 
-`watch`: what an heir has to know; the guardian becomes a subreaper, and answers. `stopping`: when hold-outs are killed.
-`over`: nothing is left to take over. Standard library only.
+`watch`: what an heir has to know; the guardian is ready for it when it answers. `stopping`: when hold-outs are killed.
+`over`: nothing is left to take over.
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ if TYPE_CHECKING:
 
 MESSAGE_MAX_BYTES = 32 * 1024
 
-_ends: list[socket.socket] = []  # the agent's end; empty when nobody guards
 
+class Link:
+    """The agent's end; `end` None: nobody guards."""
 
-def open_to(guardian: socket.socket) -> None:
-    """Have a guardian from now on."""
-    _ends.append(guardian)
+    def __init__(self, end: socket.socket | None = None) -> None:
+        self.end = end
 
-
-def tell(kind: str, **facts: object) -> None:
-    """Tell the guardian, if there is one; wait for its answer to `watch`."""
-    for end in _ends:
-        # a guardian that died can't be told; the kernel has sent us SIGTERM for that
+    def tell(self, kind: str, **facts: object) -> None:
+        """Tell the guardian, if there is one."""
+        # one that died can't be told; what its death means, its agent learns in other ways
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            end.send(json.dumps({"kind": kind, **facts}).encode())
-            if kind == "watch":
-                end.recv(MESSAGE_MAX_BYTES)
+            if self.end:
+                self.end.send(json.dumps({"kind": kind, **facts}).encode())
+
+    def answer(self) -> None:
+        """Wait for the guardian's answer, if there is one."""
+        with contextlib.suppress(ConnectionResetError):
+            if self.end:
+                self.end.recv(MESSAGE_MAX_BYTES)
+
+
+guardian = Link()  # of the agent that this process is, since its guardian forked it; `workers.guardian` sets its end

@@ -9,11 +9,26 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_GET_CHILD_SUBREAPER = 37
 
 
 def become_subreaper() -> None:
     """Make every orphan below this process its child, instead of PID 1's."""
     _set(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def stop_being_subreaper() -> None:
+    """Let orphans go to PID 1 again, or to the next subreaper above."""
+    _set(PR_SET_CHILD_SUBREAPER, 0)
+
+
+def is_subreaper() -> bool:
+    """Tell whether this process is one."""
+    import ctypes
+
+    found = ctypes.c_int()
+    _set(PR_GET_CHILD_SUBREAPER, ctypes.byref(found))
+    return bool(found.value)
 
 
 def set_parent_death_signal() -> None:
@@ -36,7 +51,7 @@ def libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _set(option: int, value: int) -> None:
+def _set(option: int, value: Any) -> None:
     import ctypes
 
     if libc().prctl(option, value, 0, 0, 0):

@@ -102,13 +102,18 @@ def descendants(root: int, spare: Collection[int] = ()) -> list[Stat]:
     """Everything alive below a process but `spare`, parents first. One look: what moves meanwhile can be missed."""
     found: list[Stat] = []
     parents = [root]
-    children_of = _children if _has_children_file() else _children_by_scan()
+    children = _children if _has_children_file() else _scan()
     while parents:
-        pids = [pid for parent in parents for pid in children_of(parent) if pid not in spare]
+        pids = [pid for parent in parents for pid in children(parent) if pid not in spare]
         below = [stat for pid in pids if (stat := read_stat(pid))]
         found += [stat for stat in below if stat.alive]
         parents = [stat.pid for stat in below]
     return found
+
+
+def children_of(pid: int) -> list[int]:
+    """Give the pids of a process's children, dead ones too."""
+    return (_children if _has_children_file() else _scan())(pid)
 
 
 @cache
@@ -127,7 +132,7 @@ def _children(pid: int) -> list[int]:
     return children
 
 
-def _children_by_scan() -> _ByParent:
+def _scan() -> _ByParent:
     by_parent = _ByParent()
     for pid in _pids():
         if stat := read_stat(pid):

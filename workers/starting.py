@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from coord.messages import COMMAND_MAX, clip
 from workers.prctl import end_with_parent, libc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from workers.containment import Entry
 
@@ -51,25 +52,40 @@ def start(program: Program, entry: Entry) -> int:
 
     If the agent and its guardian are killed at one instant, the kernel still sends it SIGTERM.
     """
-    agent_pid = os.getpid()
-    libc()  # loaded before the fork: in between, only the kernel is called
-
-    def prepare() -> None:
-        _forget_handlers()
-        end_with_parent(agent_pid)
-        entry.take()
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-    # a signal that reaches the child before it is its program must neither get lost nor wake the agent
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        return _spawn(program, prepare)
+        with signals_held():
+            return _spawn(program, in_place(entry, os.getpid()))
     except OSError as error:
         raise CoordError(
             f"{program.path!r} can't be started: {error.strerror}",
             "Does it begin with #! and an interpreter that exists?",
             exit_code=NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE,
         ) from error
+
+
+def in_place(entry: Entry, parent_pid: int | None) -> Callable[[], None]:
+    """Give what a child does before it is its program; between fork and exec it calls the kernel only.
+
+    `parent_pid`: the kernel sends it SIGTERM when this thread ends; None: it does not.
+    """
+    libc()  # loaded before the fork
+
+    def prepare() -> None:
+        _forget_handlers()
+        if parent_pid is not None:
+            end_with_parent(parent_pid)
+        entry.take()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    return prepare
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold signals back: one that reaches a child before it is its program must neither get lost nor wake the agent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -6,6 +6,7 @@ proved to be gone; without one, processes are found by their mark, which finds t
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from workers.estate import Estate
+    from workers.handles import Status
     from workers.proc import Stat
 
 DEATH = {"signal": None, "exit_code": None, "how": "died together with its guardian"}
@@ -49,6 +51,15 @@ def see_to(estate: Estate, redis_url: str) -> None:
     watch = {**estate.watch, "redis_url": redis_url}
     settle(Heir(watch, Strays(watch["containment"])), watch, None, DEATH)
     estate.remove()
+
+
+def take_over(told: dict[str, str]) -> None:
+    """Stop what a program with a scope left when it died. `told`: its last message of each kind."""
+    watch = json.loads(told["watch"])
+    death = {**DEATH, "how": "died without a word"}
+    settle(Heir(watch, Strays(watch["containment"])), watch, json.loads(told.get("stopping", "null")), death)
+    if watch["estate"]:
+        Path(watch["estate"]).unlink(missing_ok=True)
 
 
 class Strays(Subreaper):
@@ -80,7 +91,7 @@ class Strays(Subreaper):
         del self
         return stat.pid in pids
 
-    def reap(self) -> dict[int, tuple[int | None, str | None]]:
+    def reap(self) -> dict[int, Status]:
         """Nobody here is a child of this process."""
         return {}
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from workers.containment import Containment
+    from workers.handles import Status
     from workers.proc import Stat
 
 LOOKS_MAX = 50  # a tree that hides or changes during so many looks in a row is looked at again later
@@ -43,7 +44,7 @@ class Tree:
         self._handles: dict[Key, Handle] = {}
         self._labels: dict[int, str] = {}  # of the children, by number
         self._belongs: dict[Key, str] = {}  # the label of each process that is held
-        self._exits: dict[int, tuple[int | None, str | None]] = {}
+        self._exits: dict[int, Status] = {}
 
     @property
     def proof(self) -> str | None:
