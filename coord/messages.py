@@ -18,6 +18,7 @@ COMMAND_MAX = 200
 STDERR_LINES_MAX = 20
 PROCESSES_MAX = 10_000  # per report; more are counted, not listed
 SURVIVORS_MAX = 1_000
+LEFT_BEHIND_MAX = 1_000
 
 
 class Cause(StrEnum):

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from coord.ledger import AsyncLedger
     from coord.messages import AgentInfo, ShutdownRequest
-    from coord.plan import Plan
     from coord.record import Answer, Call, Record
     from workers.containment import Containment
     from workers.link import Link
+    from workers.stopper import Manner
     from workers.stopping import Process, State
 
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
@@ -46,21 +46,19 @@ class Agent(Keeper):
         record: Record,
         info: AgentInfo,
         *,
-        plan: Plan,
+        manner: Manner,
         log: FilteringBoundLogger,
         containment: Containment,
         link: Link,
         failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]] | None = None,
-        term_again_s: float = 0.0,
     ) -> None:
         super().__init__(
             info.agent_id,
-            plan,
+            manner,
             log=log,
             containment=containment,
             link=link,
             stop_on_failure=failed is not None,
-            term_again_s=term_again_s,
         )
         self.info = info
         self.request: ShutdownRequest | None = None
@@ -68,7 +66,14 @@ class Agent(Keeper):
         self._record = record
         self._failed = failed
         self._membership = Membership(
-            ledger, record, info, plan=plan, log=log, heard=self.hear, rejoined=self.report, proof=containment.proof
+            ledger,
+            record,
+            info,
+            plan=manner.plan,
+            log=log,
+            heard=self.hear,
+            rejoined=self.report,
+            proof=containment.proof,
         )
         self._channel = Channel(ledger, self.hear, self._membership.beat, log)
         self._outbox = Outbox(ledger, self.hear, log)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from coord.record import Answer, Call
     from coord.settings import Settings
     from workers.containment import Containment, Entry
+    from workers.stopper import Manner
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAIL_S = 0.05  # how long a failure's report waits for the last words on stderr
@@ -62,10 +63,9 @@ class Order:
     job_id: str
     argv: tuple[str, ...]
     label: str
-    plan: Plan
+    manner: Manner
     stop_on_failure: bool
     containment: Choice = Choice.AUTO
-    term_again_s: float = 0.0
 
 
 def run_command(order: Order, settings: Settings, redis_url: Callable[[], str]) -> int:
@@ -119,12 +119,11 @@ class CommandRun:
             ledger,
             self._record,
             self._info,
-            plan=self._order.plan,
+            manner=self._order.manner,
             log=self._log,
             containment=containment,
             link=guardian,
             failed=self._failed if self._order.stop_on_failure else None,
-            term_again_s=self._order.term_again_s,
         )
         try:
             await self._see_through(agent, url, containment)
@@ -156,7 +155,7 @@ class CommandRun:
             if self._signalled:
                 self._drained_by = self._signalled[0].name
                 # a cancellation can get lost when what it cancels ends at the same moment; the signal does not
-                agent.stop(self._order.plan)
+                agent.stop(self._order.manner.plan)
             if agent.may_start():
                 entry = containment.entry()
                 pid = self._start_or_fail(agent, url, entry)
@@ -170,12 +169,13 @@ class CommandRun:
             **asdict(self._info),
             "job_id": self._order.job_id,
             "retain_s": self._settings.retain_s,
-            "plan": self._order.plan.to_list(),
+            "plan": self._order.manner.plan.to_list(),
             "stop_on_failure": self._order.stop_on_failure,
             "by": self._settings.by,
             "stop_file": agent.stop_file.path,
             "containment": containment.facts(),
-            "term_again_s": self._order.term_again_s,
+            "term_again_s": self._order.manner.term_again_s,
+            "sweep_shm": self._order.manner.sweep_shm,
         }
         self._estate = estate.declare(watch, keepers=(os.getpid(), os.getppid()))
         guardian.tell("watch", **watch, redis_url=url, estate=str(self._estate.path) if self._estate else None)
@@ -222,10 +222,10 @@ class CommandRun:
                 self._task.cancel()
             return
         if self._signalled.count(signal.SIGINT) > 1:
-            agent.stop(Plan.now(self._order.plan.kill_wait_s))
+            agent.stop(Plan.now(self._order.manner.plan.kill_wait_s))
         elif len(self._signalled) == 1 and agent.state.phase is Phase.RUNNING:
             self._drained_by = number.name
-            agent.stop(self._order.plan)
+            agent.stop(self._order.manner.plan)
             if number is signal.SIGINT:
                 asyncio.get_running_loop().call_later(HINT_S, self._hint, agent)
             if self._order.stop_on_failure:
@@ -277,6 +277,7 @@ class CommandRun:
             told=agent.told,
             signal_number=signal_number,
             survivors=agent.survivors,
+            left_behind=agent.left_behind,
         )
         await self._pass_on_stderr(wait=ending.ended_by_itself)
         for line in ending.lines():

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coord.messages import Outcome
-from coord.render.text import milliseconds, survivor_words, why
+from coord.render.text import left_behind_words, milliseconds, survivor_words, why
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coord.messages import ShutdownRequest, Survivor
+    from coord.messages import LeftBehind, ShutdownRequest, Survivor
     from workers.stopping import Process, State
 
 TERMINATED = 128 + 15
@@ -31,6 +31,7 @@ class Ending:
     told: bool  # the record has all that this agent had to tell
     signal_number: Callable[[str], int]
     survivors: tuple[Survivor, ...] = ()
+    left_behind: tuple[LeftBehind, ...] = ()
 
     @property
     def ended_by_itself(self) -> bool:
@@ -54,6 +55,8 @@ class Ending:
             f"{survivor_words(self.survivors, process.found.key[0])}"
             for process in self.state.survivors
         ]
+        if self.left_behind:
+            lines.append(left_behind_words(self.left_behind))
         if child is None:
             lines.append(f"{self._why()}; {self.label} was not started")
         elif child.outcome is Outcome.EXITED:

@@ -22,7 +22,7 @@ from coord.plan import Plan
 from workers.containment import taken_over
 from workers.handles import have_pidfds, signal_name
 from workers.stop_file import StopFile
-from workers.stopper import Stopper
+from workers.stopper import Manner, Stopper
 from workers.stopping import Phase
 from workers.tree import Tree
 
@@ -74,7 +74,8 @@ class Heir:
     def stop(self, plan: Plan, why: dict[str, str]) -> State:
         """Run the plan; bounded by its total. `why`: what the processes are told."""
         self._why = why
-        self._stopper = Stopper(plan, self._tree, self._stop_file, self, term_again_s=self._watched["term_again_s"])
+        manner = Manner(plan, self._watched["term_again_s"], self._watched["sweep_shm"])
+        self._stopper = Stopper(manner, self._tree, self._stop_file, self)
         self._stopper.stop(plan)
         while self._stopper.state.phase is not Phase.OVER:
             wait_s = max(0.0, self._due_s - time.monotonic())
@@ -107,6 +108,7 @@ class Heir:
         now_s = time.monotonic()
         return {
             "proof": stopper.proof,
+            "left_behind": [each.to_dict() for each in stopper.left_behind],
             "survivors": [each.to_dict() for each in stopper.survivors],
             "processes": [process.to_dict() for process in stopper.state.reports()],
             "signal_age_s": None if stopper.first_signal_s is None else now_s - stopper.first_signal_s,

@@ -16,7 +16,7 @@ from coord.plan import Plan
 from workers.events import Sealed
 from workers.handles import have_pidfds
 from workers.stop_file import StopFile
-from workers.stopper import Stopper
+from workers.stopper import Manner, Stopper
 from workers.stopping import Phase, Process, State
 from workers.tree import Tree
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from coord.messages import Survivor
+    from coord.messages import LeftBehind, Survivor
     from workers.containment import Containment
     from workers.events import Key
     from workers.handles import Handle
@@ -50,13 +50,12 @@ class Keeper:
     def __init__(
         self,
         agent_id: str,
-        plan: Plan,
+        manner: Manner,
         *,
         log: FilteringBoundLogger,
         containment: Containment,
         link: Link,
         stop_on_failure: bool,
-        term_again_s: float = 0.0,
     ) -> None:
         self.stop_file = StopFile.of(agent_id)
         self._log = log
@@ -64,7 +63,7 @@ class Keeper:
         self._stop_on_failure = stop_on_failure
         self._loop = asyncio.get_running_loop()
         self._tree = Tree(containment, self._watch, self._forget)
-        self._stopper = Stopper(plan, self._tree, self.stop_file, self, term_again_s=term_again_s)
+        self._stopper = Stopper(manner, self._tree, self.stop_file, self)
         self._tasks = asyncio.TaskGroup()
         self._background: list[asyncio.Task[None]] = []
         self._stirred: set[Key] = set()
@@ -122,6 +121,11 @@ class Keeper:
     def survivors(self) -> tuple[Survivor, ...]:
         """Why processes are still there, once all is over."""
         return self._stopper.survivors
+
+    @property
+    def left_behind(self) -> tuple[LeftBehind, ...]:
+        """What the killed left behind, once all is over."""
+        return self._stopper.left_behind
 
     def may_start(self) -> bool:
         """Tell whether a child may still be started: refuse first, then signal."""

@@ -13,7 +13,17 @@ from typing import Any
 from coord.coordinator import new_request
 from coord.errors import CoordError
 from coord.ledger import Ledger
-from coord.messages import AgentInfo, AgentReport, AgentState, Cause, FirstFailure, Outcome, ProcessReport, Survivor
+from coord.messages import (
+    AgentInfo,
+    AgentReport,
+    AgentState,
+    Cause,
+    FirstFailure,
+    LeftBehind,
+    Outcome,
+    ProcessReport,
+    Survivor,
+)
 from coord.plan import Plan
 from coord.record import LEASE_S, Call, Record
 
@@ -64,6 +74,7 @@ def stopped(watch: dict[str, Any], report: dict[str, Any]) -> Call[None]:
             report["proof"],
             processes,
             survivors=tuple(Survivor(**each) for each in report["survivors"]),
+            left_behind=tuple(LeftBehind(**each) for each in report["left_behind"]),
         ),
         "agent.stopped",
         signal_age_s=report["signal_age_s"],

@@ -98,6 +98,38 @@ def _owner(pid: int) -> str:
         return "nobody"
 
 
+def folder_of(pid: int) -> str:
+    """Say where /proc shows what a process has open: a leader that ended before its threads shows nothing."""
+    stat = read_stat(pid)
+    if stat and stat.alive and stat.state in DEAD:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            if int(task) != pid:
+                return f"/proc/{pid}/task/{task}"
+    return f"/proc/{pid}"
+
+
+def read_pieces(path: str) -> Iterator[bytes]:
+    """Read a long file of /proc in pieces of whole lines; who has seen enough stops."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        begun = b""
+        while part := os.read(fd, READ_BYTES):
+            lines, newline, rest = part.rpartition(b"\n")
+            if newline:
+                yield begun + lines
+                begun = b""
+            begun += rest
+        if begun:
+            yield begun
+    finally:
+        os.close(fd)
+
+
+def all_pids() -> list[int]:
+    """Give every process that /proc shows, dead ones included."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
 def descendants(root: int, spare: Collection[int] = ()) -> list[Stat]:
     """Everything alive below a process but `spare`, parents first. One look: what moves meanwhile can be missed."""
     found: list[Stat] = []
@@ -134,7 +166,7 @@ def _children(pid: int) -> list[int]:
 
 def _scan() -> _ByParent:
     by_parent = _ByParent()
-    for pid in _pids():
+    for pid in all_pids():
         if stat := read_stat(pid):
             by_parent.setdefault(stat.ppid, []).append(pid)
     return by_parent
@@ -143,10 +175,6 @@ def _scan() -> _ByParent:
 class _ByParent(dict[int, list[int]]):
     def __call__(self, pid: int) -> list[int]:
         return self.get(pid, [])
-
-
-def _pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def _read(path: str) -> bytes:

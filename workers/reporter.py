@@ -69,6 +69,7 @@ class Reporter:
                 self._stopper.proof,
                 state.reports()[:PROCESSES_MAX],
                 survivors=self._stopper.survivors[:SURVIVORS_MAX],
+                left_behind=self._stopper.left_behind,
             ),
             self._history[upto - 1].kind,
             moments=tuple(replace(each, at_s=now_s - each.at_s) for each in self._history[self._told_upto : upto]),

@@ -54,8 +54,9 @@ class JobScope:
     `job_id`: as for `coord run`; the record refuses one that was shut down before. `redis_url`: else COORD_REDIS_URL,
     else this user's embedded server; `local`: no server at all, this program's processes only.
     `grace_s`, `grace_max_s`, `kill_wait_s`: the plan; see `coord run`. `on_failure`: `stop` or `ignore`.
-    `containment`: `auto`, `cgroup` or `subreaper`. `context`: the multiprocessing context of `spawn`; its start method
-    may be any. `host`, `label`: how the record names this host and this program. `log_level`: of lines on stderr.
+    `containment`: `auto`, `cgroup` or `subreaper`. `sweep_shm`: remove shared memory and semaphores that only ranks
+    had. `context`: the multiprocessing context of `spawn`; its start method may be any. `host`, `label`: how the record
+    names this host and this program. `log_level`: of lines on stderr.
 
     Raises UsageError for what can't be, RefusedError when the job was shut down before, UnreachableError when Redis
     can't be used; `join`, and the end of the block, raise JobStopped when somebody or something stopped the job.
@@ -72,6 +73,7 @@ class JobScope:
         kill_wait_s: float | None = None,
         on_failure: str = "stop",
         containment: str = "auto",
+        sweep_shm: bool = False,
         context: BaseContext | None = None,
         host: str | None = None,
         label: str | None = None,
@@ -92,6 +94,7 @@ class JobScope:
             by=acting_on(host),
             retain_s=check_retain(RETAIN_S),
             log_level=log_level,
+            sweep_shm=sweep_shm,
         )
         self._job = ScopedJob(terms, changed=self._changed, ended=self._how_ended)
         self._terms = terms

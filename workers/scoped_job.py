@@ -26,6 +26,7 @@ from workers.engine import Engine
 from workers.guests import Guests
 from workers.keeper import Keeper
 from workers.rank import how_it_ended
+from workers.stopper import Manner
 from workers.stopping import Phase
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Terms:
     by: str
     retain_s: int
     log_level: str
+    sweep_shm: bool
 
 
 class ScopedJob:
@@ -85,6 +87,7 @@ class ScopedJob:
         )
         self._guests = Guests(self._spare, ended)
         self._beside = Beside(self._spare)
+        self._manner = Manner(terms.plan, sweep_shm=terms.sweep_shm)
         self._engine = Engine(self._work)
         self._report_planned = False
 
@@ -109,6 +112,7 @@ class ScopedJob:
             "stop_file": self._keeper.stop_file.path,
             "containment": self._containment.facts(),
             "term_again_s": 0.0,
+            "sweep_shm": terms.sweep_shm,
         }
         self._beside.start(watch, self._url)
         self._engine.call(self._beside.again_if_it_dies)
@@ -187,7 +191,7 @@ class ScopedJob:
         if self._url is None:
             keeper = Keeper(
                 self._info.agent_id,
-                self.terms.plan,
+                self._manner,
                 log=self._log,
                 containment=self._containment,
                 link=self._beside.link,
@@ -203,7 +207,7 @@ class ScopedJob:
                 ledger,
                 self._record,
                 self._info,
-                plan=self.terms.plan,
+                manner=self._manner,
                 log=self._log,
                 containment=self._containment,
                 link=self._beside.link,

@@ -6,8 +6,10 @@ Two own one: the agent, on asyncio, and the guardian that takes over from a dead
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from workers.aftermath import Aftermath
 from workers.events import Action, Due, Event, Key, Kill, Look, Requested, Send, Wake
 from workers.proc import survivor
 from workers.stopping import Phase, State, step
@@ -15,10 +17,19 @@ from workers.stopping import Phase, State, step
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from coord.messages import Survivor
+    from coord.messages import LeftBehind, Survivor
     from coord.plan import Plan
     from workers.stop_file import StopFile
     from workers.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How processes are stopped here: by which plan, with a second SIGTERM after how long (0: none); what is swept."""
+
+    plan: Plan
+    term_again_s: float = 0.0
+    sweep_shm: bool = False
 
 
 class Owner(Protocol):
@@ -43,15 +54,17 @@ class Owner(Protocol):
 class Stopper:
     """Feed it events."""
 
-    def __init__(self, plan: Plan, tree: Tree, stop_file: StopFile, owner: Owner, *, term_again_s: float = 0.0) -> None:
-        self.state = State(plan)
+    def __init__(self, manner: Manner, tree: Tree, stop_file: StopFile, owner: Owner) -> None:
+        self.state = State(manner.plan)
         self.first_signal_s: float | None = None
         self.all_gone_s: float | None = None
         self.survivors: tuple[Survivor, ...] = ()
+        self.left_behind: tuple[LeftBehind, ...] = ()
         self._tree = tree
         self._stop_file = stop_file
         self._owner = owner
-        self._term_again_s = term_again_s
+        self._manner = manner
+        self._aftermath = Aftermath(sweep_shm=manner.sweep_shm)
         self._events: deque[Event] = deque()
         self._busy = False
 
@@ -69,7 +82,7 @@ class Stopper:
 
     def stop(self, plan: Plan, elapsed_s: float = 0.0, *, hurried: bool = False) -> None:
         """Have all stopped by this plan; once under way, it can only get more urgent."""
-        self.feed(Requested(plan.asked_again(self._term_again_s), elapsed_s, hurried))
+        self.feed(Requested(plan.asked_again(self._manner.term_again_s), elapsed_s, hurried))
 
     @property
     def proof(self) -> str | None:
@@ -96,16 +109,20 @@ class Stopper:
         if self.state.phase is Phase.OVER and before.phase is not Phase.OVER:
             self.all_gone_s = self._owner.now_s()
             self.survivors = tuple(survivor(process.found.key) for process in self.state.survivors)
+            self.left_behind = self._aftermath.conclude()
         self._owner.note(before)
 
     def _do(self, action: Action) -> None:
         match action:
             case Send(signal, keys):
+                if self._aftermath.sweep_shm and self.first_signal_s is None:
+                    self._aftermath.note(pid for pid, _ in keys)  # who leaves when asked can leave something, too
                 self.first_signal_s = self.first_signal_s or self._owner.now_s()
                 self._refuse(self._tree.send(signal, keys), signal)
             case Kill(keys):
                 self.first_signal_s = self.first_signal_s or self._owner.now_s()
                 self._events.append(self._tree.freeze())
+                self._aftermath.note(pid for pid, _ in keys)
                 self._refuse(self._tree.kill(keys), "SIGKILL")
             case Look():
                 left = self._tree.collect(self._tree.held)

@@ -114,6 +114,11 @@ containment = option(
     show_default=True,
     help="How the command's processes are kept together: see `coord doctor`.",
 )
+sweep_shm = option(
+    "--sweep-shm",
+    is_flag=True,
+    help="Remove the shared memory and semaphores that only processes that were stopped had open.",
+)
 term_again = option(
     "--term-again",
     type=DURATION,

@@ -39,12 +39,14 @@ Examples:
 )
 @opt.containment
 @opt.term_again
+@opt.sweep_shm
 @opt.common
 @click.argument("argv", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(job_id: str, label: str, on_failure: str, argv: tuple[str, ...], **rest: Any) -> int:
     """Run a command as a part of a job: stopped with the job, and stopping the job when it fails."""
     from workers.command import Order, run_command
     from workers.containment import Choice
+    from workers.stopper import Manner
 
     if len(label) > LABEL_MAX or not label.isprintable():
         raise UsageError(f"--label: {label!r} is no label", f"At most {LABEL_MAX} printable characters")
@@ -53,9 +55,8 @@ def command(job_id: str, label: str, on_failure: str, argv: tuple[str, ...], **r
         job_id=job_id,
         argv=argv,
         label=label,
-        plan=opt.plan(rest),
+        manner=Manner(opt.plan(rest), rest["term_again"], rest["sweep_shm"]),
         stop_on_failure=on_failure == "stop",
         containment=Choice(rest["containment"]),
-        term_again_s=rest["term_again"],
     )
     return run_command(order, chosen, lambda: opt.redis_url(chosen))

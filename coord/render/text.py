@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from coord.messages import AgentState, Cause, Event, Outcome
+from coord.messages import AgentState, Cause, Event, Outcome, one_line
 from coord.plan import KILL, Plan, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from coord.messages import AgentReport, FirstFailure, ShutdownRequest, Survivor
+    from coord.messages import AgentReport, FirstFailure, LeftBehind, ShutdownRequest, Survivor
     from coord.snapshot import Snapshot
 
+LEFT_SHOWN = 5
 ENDED = (Outcome.RUNNING, Outcome.EXITED, Outcome.TERMINATED, Outcome.KILLED, Outcome.SURVIVED)
 
 
@@ -148,3 +149,9 @@ def survivor_words(survivors: Iterable[Survivor], pid: int) -> str:
         return ""
     where = f", in {found.wchan}" if found.wchan else ""
     return f" (state {found.state}{where}, of {found.owner})"
+
+
+def left_behind_words(left: Sequence[LeftBehind]) -> str:
+    """Give `the killed left behind: /dev/shm/psm_x 64 MiB; lock file /data/x.lock; and 3 more`."""
+    more = f"; and {len(left) - LEFT_SHOWN} more" if len(left) > LEFT_SHOWN else ""
+    return f"the killed left behind: {'; '.join(one_line(each.text) for each in left[:LEFT_SHOWN])}{more}"
