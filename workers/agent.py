@@ -13,7 +13,7 @@ from workers.keeper import Keeper
 from workers.membership import Membership
 from workers.outbox import Outbox
 from workers.reporter import Reporter
-from workers.stopping import Phase
+from workers.state import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from coord.record import Answer, Call, Record
     from workers.containment import Containment
     from workers.link import Link
+    from workers.state import Process, State
     from workers.stopper import Manner
-    from workers.stopping import Process, State
 
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
 URGENT_S = 300.0  # and when other hosts have to be stopped: nobody else would tell them

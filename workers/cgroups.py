@@ -5,6 +5,7 @@ Found through /proc/self/mountinfo, since it may be mounted anywhere; see cgroup
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import select
@@ -38,6 +39,15 @@ class Cgroup:
         except OSError as error:
             raise NoCgroupError(f"no cgroup can be made in {parent}: {error.strerror}", DELEGATE_HINT) from error
         return cls(path)
+
+    def hold(self) -> int | None:
+        """Show that somebody cares for it, as long as the descriptor is open: `clear` takes others away."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        return fd
 
     def take_in(self, pid: int) -> None:
         """Move a process (0: this one) into it: what it starts from now on is born there. Raises OSError."""
@@ -96,6 +106,20 @@ class Cgroup:
 
 
 DELEGATE_HINT = "Have it delegated (systemd: Delegate=yes; a container: a writable cgroup mount), or leave it to coord"
+
+
+def clear(parent: str) -> None:
+    """Remove the empty folders of agents that are no more; one that is not empty is left to `sweep`."""
+    for name in os.listdir(parent):
+        if not name.startswith(PREFIX):
+            continue
+        with suppress(OSError):
+            fd = os.open(f"{parent}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                Cgroup(f"{parent}/{name}").remove()
+            finally:
+                os.close(fd)
 
 
 def home() -> str:

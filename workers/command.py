@@ -37,8 +37,8 @@ from workers.handles import signal_number
 from workers.link import guardian
 from workers.outlet import Outlet
 from workers.starting import Program, find_program, start
+from workers.state import Phase, Process
 from workers.stderr_tail import StderrTail
-from workers.stopping import Phase, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,6 +174,7 @@ class CommandRun:
             "by": self._settings.by,
             "stop_file": agent.stop_file.path,
             "containment": containment.facts(),
+            "ask_all": self._order.manner.ask_all,
             "term_again_s": self._order.manner.term_again_s,
             "sweep_shm": self._order.manner.sweep_shm,
         }

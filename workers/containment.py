@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from workers.cgroups import PREFIX, Cgroup, NoCgroupError, home, usable
+from workers.cgroups import PREFIX, Cgroup, NoCgroupError, clear, home, usable
 from workers.handles import childless, reap
 from workers.marks import Mark, new_owner, put_on, read_mark
 from workers.prctl import become_subreaper
@@ -115,6 +115,7 @@ class InCgroup:
     def __init__(self, base: Subreaper, folder: Cgroup) -> None:
         self._base = base
         self._folder = folder
+        self._held = folder.hold()
         self._numbers: dict[int, int] = {}  # pid -> child's number, at the last look
 
     def entry(self) -> Entry:
@@ -158,6 +159,9 @@ class InCgroup:
         """Remove the cgroup, if nobody survived in it."""
         self._base.close()
         self._folder.remove()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 Containment: TypeAlias = Subreaper | InCgroup
@@ -168,13 +172,17 @@ def contain(choice: Choice, agent_id: str, log: FilteringBoundLogger, base: Subr
     base = base or Subreaper()
     if choice is not Choice.SUBREAPER:
         try:
-            folder = Cgroup.make(home(), PREFIX + re.sub(r"[^\w.-]", "_", agent_id))
+            parent = home()
+            clear(parent)
+            folder = Cgroup.make(parent, PREFIX + re.sub(r"[^\w.-]", "_", agent_id))
+            contained = InCgroup(base, folder)
             usable(folder)
-            return InCgroup(base, folder)
         except NoCgroupError as error:
             if choice is Choice.CGROUP:
                 raise
             log.debug("containment.chosen", containment="subreaper", reason=str(error))
+        else:
+            return contained
     return base
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coord.messages import LeftBehind, ShutdownRequest, Survivor
-    from workers.stopping import Process, State
+    from workers.state import Process, State
 
 TERMINATED = 128 + 15
 KILLED = 128 + 9

@@ -13,12 +13,16 @@ Key: TypeAlias = tuple[int, int]  # pid, and start time in clock ticks since boo
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A process of the tree, alive when it was looked at. `child`: the agent itself started it."""
+    """A process of the tree, alive when it was looked at.
+
+    `child`: the agent itself started it; `orphan`: its parent, if it had another one, is gone.
+    """
 
     key: Key
     label: str
     command: str
     child: bool = False
+    orphan: bool = False
 
 
 @dataclass(frozen=True, slots=True)

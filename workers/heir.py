@@ -21,16 +21,16 @@ from coord.messages import Cause
 from coord.plan import Plan
 from workers.containment import taken_over
 from workers.handles import have_pidfds, signal_name
+from workers.state import Phase
 from workers.stop_file import StopFile
 from workers.stopper import Manner, Stopper
-from workers.stopping import Phase
 from workers.tree import Tree
 
 if TYPE_CHECKING:
     from workers.containment import Containment
     from workers.events import Key
     from workers.handles import Handle
-    from workers.stopping import State
+    from workers.state import State
 
 BLIND_LOOK_S = 0.02  # between two looks, where no handle says who has ended
 TELL_S = 15.0  # how long the record may take to be told; then the host counts as not heard from
@@ -74,7 +74,7 @@ class Heir:
     def stop(self, plan: Plan, why: dict[str, str]) -> State:
         """Run the plan; bounded by its total. `why`: what the processes are told."""
         self._why = why
-        manner = Manner(plan, self._watched["term_again_s"], self._watched["sweep_shm"])
+        manner = Manner(plan, *(self._watched[name] for name in ("ask_all", "term_again_s", "sweep_shm")))
         self._stopper = Stopper(manner, self._tree, self._stop_file, self)
         self._stopper.stop(plan)
         while self._stopper.state.phase is not Phase.OVER:

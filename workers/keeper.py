@@ -15,9 +15,9 @@ from coord.messages import Outcome
 from coord.plan import Plan
 from workers.events import Sealed
 from workers.handles import have_pidfds
+from workers.state import Phase, Process, State
 from workers.stop_file import StopFile
 from workers.stopper import Manner, Stopper
-from workers.stopping import Phase, Process, State
 from workers.tree import Tree
 
 if TYPE_CHECKING:

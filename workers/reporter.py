@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coord.messages import PROCESSES_MAX, SURVIVORS_MAX, AgentReport, AgentState, Outcome
 from coord.record import Moment
-from workers.stopping import Phase
+from workers.state import Phase
 
 if TYPE_CHECKING:
     from coord.messages import AgentInfo

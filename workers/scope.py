@@ -32,7 +32,7 @@ from workers.proc import descendants, read_stat
 from workers.rank import Rank, how_it_ended
 from workers.scoped_job import ScopedJob, Terms
 from workers.starting import in_place, signals_held
-from workers.stopping import Phase
+from workers.state import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -26,8 +26,8 @@ from workers.engine import Engine
 from workers.guests import Guests
 from workers.keeper import Keeper
 from workers.rank import how_it_ended
+from workers.state import Phase
 from workers.stopper import Manner
-from workers.stopping import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from workers.containment import Entry
     from workers.handles import Status
     from workers.proc import Stat
-    from workers.stopping import Process, State
+    from workers.state import Process, State
 
 LEARN_S = 5.0  # how long reading the job's first failure may take at the end
 REPORT_SOON_S = 0.05  # many children started in a row are reported together
@@ -87,7 +87,7 @@ class ScopedJob:
         )
         self._guests = Guests(self._spare, ended)
         self._beside = Beside(self._spare)
-        self._manner = Manner(terms.plan, sweep_shm=terms.sweep_shm)
+        self._manner = Manner(terms.plan, ask_all=False, sweep_shm=terms.sweep_shm)
         self._engine = Engine(self._work)
         self._report_planned = False
 
@@ -111,6 +111,7 @@ class ScopedJob:
             "by": terms.by,
             "stop_file": self._keeper.stop_file.path,
             "containment": self._containment.facts(),
+            "ask_all": False,
             "term_again_s": 0.0,
             "sweep_shm": terms.sweep_shm,
         }

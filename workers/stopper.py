@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from workers.aftermath import Aftermath
 from workers.events import Action, Due, Event, Key, Kill, Look, Requested, Send, Wake
 from workers.proc import survivor
-from workers.stopping import Phase, State, step
+from workers.state import Phase, State
+from workers.stopping import step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How processes are stopped here: by which plan, with a second SIGTERM after how long (0: none); what is swept."""
+    """How processes are stopped here: by which plan, with a second SIGTERM after how long (0: none); what is swept.
+
+    `ask_all`: whole trees; else the children alone, and what is left of their trees when they have gone.
+    """
 
     plan: Plan
+    ask_all: bool = True
     term_again_s: float = 0.0
     sweep_shm: bool = False
 
@@ -55,7 +60,7 @@ class Stopper:
     """Feed it events."""
 
     def __init__(self, manner: Manner, tree: Tree, stop_file: StopFile, owner: Owner) -> None:
-        self.state = State(manner.plan)
+        self.state = State(manner.plan, ask_all=manner.ask_all)
         self.first_signal_s: float | None = None
         self.all_gone_s: float | None = None
         self.survivors: tuple[Survivor, ...] = ()

@@ -10,99 +10,20 @@ The rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from coord.messages import Outcome, ProcessReport
-from coord.plan import KILL, Plan, Step
+from coord.messages import Outcome
+from coord.plan import KILL, Plan
 from workers.events import Action, Due, Event, Exit, Found, Key, Kill, Left, Look, Requested, Sealed, Seen, Send, Wake
+from workers.state import Phase, Process, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 # While killing, look again this often: something may be born as fast as it is killed.
 SWEEP_S = 0.05
-
-
-class Phase(StrEnum):
-    """Where the agent's work is."""
-
-    RUNNING = "running"
-    STOPPING = "stopping"  # asked to leave
-    KILLING = "killing"  # held out
-    OVER = "over"  # nothing left, or survivors
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """What is known of one process."""
-
-    found: Found
-    outcome: Outcome = Outcome.RUNNING
-    exit_code: int | None = None
-    signal: str | None = None  # what it died of; while nobody knows, the last one it was sent
-    took_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """All of it. `plan` is the agent's own until a request shortens it."""
-
-    plan: Plan
-    phase: Phase = Phase.RUNNING
-    step: int = 0
-    began_s: float = 0.0
-    deadline_s: float = 0.0  # of the present step
-    proved: bool = False  # the tree was seen empty
-    sealed: bool = True  # no more children will be started
-    processes: Mapping[Key, Process] = field(default_factory=dict)
-
-    @property
-    def alive(self) -> tuple[Key, ...]:
-        """Processes not known to be gone."""
-        return tuple(key for key, process in self.processes.items() if process.outcome is Outcome.RUNNING)
-
-    @property
-    def children(self) -> tuple[Key, ...]:
-        """Of these, the children."""
-        return tuple(key for key in self.alive if self.processes[key].found.child)
-
-    @property
-    def current(self) -> Step:
-        """The step of the plan that is being done."""
-        return self.plan.steps[self.step]
-
-    @property
-    def kill_at_s(self) -> float:
-        """When hold-outs are killed."""
-        return self.began_s + self.plan.kill_at_s
-
-    @property
-    def kill_max_s(self) -> float:
-        """The latest instant to which a process can put that off by asking for more time."""
-        return self.began_s + self.plan.kill_max_s
-
-    @property
-    def survivors(self) -> tuple[Process, ...]:
-        """Processes that outlived the whole plan."""
-        return tuple(process for process in self.processes.values() if process.outcome is Outcome.SURVIVED)
-
-    def reports(self) -> tuple[ProcessReport, ...]:
-        """Give what the record is told of each process."""
-        return tuple(
-            ProcessReport(
-                pid=process.found.key[0],
-                label=process.found.label,
-                command=process.found.command,
-                outcome=process.outcome,
-                exit_code=process.exit_code,
-                signal=process.signal,
-                took_s=None if process.took_s is None else round(process.took_s, 4),
-            )
-            for process in self.processes.values()
-        )
 
 
 Result: TypeAlias = tuple[State, tuple[Action, ...]]
@@ -154,19 +75,31 @@ def _begin(state: State, plan: Plan, now_s: float) -> Result:
     return _enter(replace(state, plan=plan, began_s=now_s), 0, now_s)
 
 
-def _ask_newcomers(state: State, event: Seen, now_s: float) -> Result:
-    """STOPPING or KILLING, Seen: who was not known before gets the present signal; nobody there ends the work."""
+def _ask(state: State, event: Seen, now_s: float) -> Result:
+    """STOPPING, Seen: ask all who were there before the stop, and later who has nobody of the tree above it.
+
+    Others that come now are the work of those who were asked: commands that clean up, and are waited for.
+    """
     if event.complete and not event.found and not state.alive:
         return _over(state, now_s, proved=True)
-    newcomers = tuple(found.key for found in event.found if found.key not in state.processes)
     state = _known(state, event.found)
-    return _send(state, newcomers)
+    alone = {found.key for found in event.found if found.orphan or found.child}
+    first = state.ask_all and not state.asked
+    due = tuple(key for key in state.unasked if first or key in alone or state.processes[key].found.child)
+    return _send(replace(state, asked=True), due)
+
+
+def _kill_newcomers(state: State, event: Seen, now_s: float) -> Result:
+    """KILLING, Seen: who was not known before is killed, too; nobody there ends the work."""
+    if event.complete and not event.found and not state.alive:
+        return _over(state, now_s, proved=True)
+    return _send(_known(state, event.found), tuple(each.key for each in event.found if each.key not in state.processes))
 
 
 def _count_down(state: State, event: Left, now_s: float) -> Result:
-    """STOPPING or KILLING, Left: when nobody is known to be alive, look whether that is true."""
+    """STOPPING or KILLING, Left: look whether nobody is left, or nobody above one who was not asked yet."""
     state = _gone(state, event.exits, now_s)
-    return state, () if state.alive else (Look(),)
+    return state, () if state.alive and not state.unasked else (Look(),)
 
 
 def _shorten(state: State, event: Requested, now_s: float) -> Result:
@@ -216,12 +149,12 @@ _TABLE: Mapping[tuple[Phase, type[Event]], Callable[..., Result]] = MappingProxy
         (Phase.RUNNING, Requested): _request,
         (Phase.RUNNING, Sealed): _seal,
         (Phase.RUNNING, Due): _ignore,
-        (Phase.STOPPING, Seen): _ask_newcomers,
+        (Phase.STOPPING, Seen): _ask,
         (Phase.STOPPING, Left): _count_down,
         (Phase.STOPPING, Requested): _shorten,
         (Phase.STOPPING, Sealed): _ignore,
         (Phase.STOPPING, Due): _next_step,
-        (Phase.KILLING, Seen): _ask_newcomers,
+        (Phase.KILLING, Seen): _kill_newcomers,
         (Phase.KILLING, Left): _count_down,
         (Phase.KILLING, Requested): _ignore,
         (Phase.KILLING, Sealed): _ignore,
@@ -238,11 +171,11 @@ _TABLE: Mapping[tuple[Phase, type[Event]], Callable[..., Result]] = MappingProxy
 
 
 def _enter(state: State, index: int, now_s: float) -> Result:
-    """Begin a step of the plan: its signal to all, then the wait, and a look for who is not known yet."""
+    """Begin a step of the plan: its signal, then the wait. Who is to be asked first is known after a look."""
     last = index == len(state.plan.steps) - 1
     deadline_s = now_s + state.plan.steps[index].wait_s
     state = replace(state, phase=Phase.KILLING if last else Phase.STOPPING, step=index, deadline_s=deadline_s)
-    state, sends = _send(state, state.alive)
+    state, sends = _send(state, tuple(key for key in state.alive if last or key not in state.unasked))
     return state, (*sends, Wake(min(deadline_s, now_s + SWEEP_S) if last else deadline_s), Look())
 
 
@@ -281,7 +214,7 @@ def _gone(state: State, exits: Iterable[Exit], now_s: float) -> State:
 
 
 def _outcome(state: State, each: Exit, *, told: bool) -> Outcome:
-    if state.phase is Phase.RUNNING:
+    if state.phase is Phase.RUNNING or state.processes[each.key].signal is None:
         return Outcome.EXITED
     if state.phase is Phase.STOPPING or (told and each.signal != KILL):
         return Outcome.TERMINATED

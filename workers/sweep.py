@@ -68,6 +68,7 @@ class Strays(Subreaper):
     def __init__(self, facts: dict[str, Any]) -> None:
         super().__init__(facts["owner"])
         self._folder = Cgroup(facts["cgroup"]) if facts["cgroup"] else None
+        self._held = self._folder.hold() if self._folder else None
         self._numbers: dict[int, int] = {}
         self.proof = "cgroup" if self._folder else None
         self.kills_at_once = self._folder is not None

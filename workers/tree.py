@@ -128,13 +128,15 @@ class Tree:
 
     def _hold_all(self, stats: list[Stat]) -> tuple[tuple[Found, ...], bool]:
         """Hold these; and False when the descriptors ran out: the others have their turn when some have gone."""
-        pids = {stat.pid for stat in stats} | {os.getpid()}
+        inside = {stat.pid for stat in stats}
+        pids = inside | {os.getpid()}
         labels: dict[int, str] = {}
         found = []
         for stat in stats:  # parents come first, so a label is handed down
             label = labels[stat.pid] = self._belongs.get(stat.key) or self._label_of(stat, labels)
+            orphan = stat.ppid not in inside
             if stat.key in self._handles:
-                found.append(Found(stat.key, label, ""))
+                found.append(Found(stat.key, label, "", orphan=orphan))
                 continue
             try:
                 handle = open_found(stat, lambda again: self._containment.belongs(again, pids))
@@ -144,7 +146,7 @@ class Tree:
                 return tuple(found), False
             if handle:
                 self._hold(handle, label)
-                found.append(Found(stat.key, label, read_command(stat)))
+                found.append(Found(stat.key, label, read_command(stat), orphan=orphan))
         return tuple(found), True
 
     def _label_of(self, stat: Stat, labels: dict[int, str]) -> str:

@@ -114,6 +114,13 @@ containment = option(
     show_default=True,
     help="How the command's processes are kept together: see `coord doctor`.",
 )
+ask = option(
+    "--ask",
+    type=click.Choice(["tree", "command"]),
+    default="tree",
+    show_default=True,
+    help="Who gets SIGTERM: all processes, or the command alone, and what is left when it has gone.",
+)
 sweep_shm = option(
     "--sweep-shm",
     is_flag=True,

@@ -38,6 +38,7 @@ Examples:
     help="What a failure, or a signal to this command, means for the job on the other hosts.",
 )
 @opt.containment
+@opt.ask
 @opt.term_again
 @opt.sweep_shm
 @opt.common
@@ -55,7 +56,7 @@ def command(job_id: str, label: str, on_failure: str, argv: tuple[str, ...], **r
         job_id=job_id,
         argv=argv,
         label=label,
-        manner=Manner(opt.plan(rest), rest["term_again"], rest["sweep_shm"]),
+        manner=Manner(opt.plan(rest), rest["ask"] == "tree", rest["term_again"], rest["sweep_shm"]),
         stop_on_failure=on_failure == "stop",
         containment=Choice(rest["containment"]),
     )

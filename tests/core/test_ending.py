@@ -10,7 +10,7 @@ from coord.messages import Cause, Outcome, ShutdownRequest
 from coord.plan import Plan
 from workers.ending import Ending
 from workers.events import Found
-from workers.stopping import Phase, Process, State
+from workers.state import Phase, Process, State
 
 KEY = (4242, 1)
 REQUEST = ShutdownRequest("r", "j", Cause.OPERATOR, "ada@desk", "new release", Plan.of())

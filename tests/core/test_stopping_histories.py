@@ -12,7 +12,8 @@ from coord.messages import Outcome
 from coord.plan import KILL, Plan
 from workers import stopping
 from workers.events import Action, Due, Exit, Found, Kill, Left, Look, Requested, Seen, Send, Wake
-from workers.stopping import Phase, State, step
+from workers.state import Phase, State
+from workers.stopping import step
 
 TICK_S = 0.01
 STEPS_MAX = 20_000
@@ -55,7 +56,7 @@ class World:
 
 
 def found(being: Being) -> Found:
-    return Found((being.pid, 1), "rank", "work", child=being.pid < 1000)
+    return Found((being.pid, 1), "rank", "work", child=being.pid < 1000, orphan=being.pid >= 1000)
 
 
 def play(world: World, plan: Plan) -> State:
@@ -91,7 +92,9 @@ def done(action: Action, world: World, state: State) -> tuple[Left | Seen, ...]:
         case Wake(at_s):
             world.wake_s = at_s
         case Look():
-            return left(world, state), Seen(tuple(map(found, world.alive())), complete=True)
+            seen = Seen(tuple(map(found, world.alive())), complete=True)
+            gone = left(world, state)
+            return (gone, seen) if gone.exits else (seen,)
     return ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -10,7 +11,8 @@ from coord.messages import Outcome
 from coord.plan import Plan, Step
 from workers import stopping
 from workers.events import Due, Event, Exit, Found, Kill, Left, Look, Requested, Seen, Send, Wake
-from workers.stopping import Phase, State, step
+from workers.state import Phase, State
+from workers.stopping import step
 
 A, B, C = (11, 100), (12, 101), (13, 102)
 PLAN = Plan.of(10, 5)
@@ -21,6 +23,11 @@ def child(key: tuple[int, int]) -> Found:
 
 
 def orphan(key: tuple[int, int]) -> Found:
+    return Found(key, "rank", "helper", orphan=True)
+
+
+def helper(key: tuple[int, int]) -> Found:
+    """Some process of the tree whose parent, of the same tree, lives."""
     return Found(key, "rank", "helper")
 
 
@@ -31,7 +38,9 @@ def running(*keys: tuple[int, int]) -> State:
 
 
 def stopping_at(now_s: float, *keys: tuple[int, int], plan: Plan = PLAN) -> State:
-    return step(running(*keys), Requested(plan), now_s)[0]
+    """Requested, and looked at: these were there, and have been asked."""
+    state, _ = step(running(*keys), Requested(plan), now_s)
+    return step(state, Seen(tuple(map(child, keys)), complete=True), now_s)[0]
 
 
 def test_every_pair_of_phase_and_event_is_listed() -> None:
@@ -40,11 +49,42 @@ def test_every_pair_of_phase_and_event_is_listed() -> None:
     assert set(stopping._TABLE) == pairs
 
 
-def test_a_request_asks_all_then_wakes_them_then_waits_and_looks() -> None:
-    """SIGTERM to all children first, then SIGCONT, then one shared deadline."""
+def test_a_request_looks_then_asks_all_that_are_there_then_wakes_them() -> None:
+    """One shared deadline; SIGTERM to whole trees at once, children and what they had started; then SIGCONT."""
     state, actions = step(running(A, B), Requested(PLAN), 100.0)
-    assert actions == (Send("SIGTERM", (A, B)), Send("SIGCONT", (A, B)), Wake(110.0), Look())
-    assert state.phase is Phase.STOPPING
+    assert (state.phase, actions) == (Phase.STOPPING, (Wake(110.0), Look()))
+    state, actions = step(state, Seen((child(A), child(B), helper(C)), complete=True), 100.0)
+    assert actions == (Send("SIGTERM", (A, B, C)), Send("SIGCONT", (A, B, C)))
+    # a look that could not be finished keeps nobody from being asked
+    state, _ = step(running(A, B), Requested(PLAN), 100.0)
+    assert step(state, Seen((), complete=False), 100.0)[1][0] == Send("SIGTERM", (A, B))
+
+
+def test_what_the_asked_start_to_clean_up_is_not_asked() -> None:
+    """A command that a SIGTERM handler has just started is its work, and is waited for; until nobody is above it."""
+    state, actions = step(stopping_at(0.0, A), Seen((child(A), helper(B)), complete=True), 0.1)
+    assert (actions, state.unasked) == ((), (B,))
+    state, actions = step(state, Left((Exit(A, 0),)), 1.0)
+    assert actions == (Look(),), "B may have lost who started it"
+    by_itself, _ = step(state, Left((Exit(B),)), 1.5)
+    assert by_itself.processes[B].outcome is Outcome.EXITED, "it left without being asked"
+    state, actions = step(state, Seen((orphan(B),), complete=True), 1.0)
+    assert actions[0] == Send("SIGTERM", (B,))
+    assert step(stopping_at(0.0, A), Due(), 10.0)[1][0] == Kill((A,))
+
+
+def test_the_command_alone_can_be_asked_first() -> None:
+    """Where that is wanted, a command sees to its own processes; what is left after it is asked then."""
+    state = replace(running(A), ask_all=False)
+    state, _ = step(state, Requested(PLAN), 0.0)
+    state, actions = step(state, Seen((child(A), helper(B), helper(C)), complete=True), 0.0)
+    assert actions[0] == Send("SIGTERM", (A,))
+    state, _ = step(state, Left((Exit(A, 0),)), 1.0)
+    state, actions = step(state, Seen((orphan(B), helper(C)), complete=True), 1.0)
+    assert actions[0] == Send("SIGTERM", (B,))
+    # nobody outlives the plan for that: the deadline is one for all
+    state, actions = step(state, Due(), 10.0)
+    assert actions[0] == Kill((B, C))
 
 
 def test_a_hundred_hold_outs_share_one_deadline() -> None:
@@ -133,8 +173,8 @@ def test_the_plan_of_a_request_that_is_under_way_ends_when_its_requester_said() 
 
 def test_a_late_agent_gives_its_processes_their_grace() -> None:
     """Who hears of a request late asks first all the same: the plan begins when it is heard."""
-    state, actions = step(running(A), Requested(PLAN, elapsed_s=60.0), 500.0)
-    assert Send("SIGTERM", (A,)) in actions
+    state, _ = step(running(A), Requested(PLAN, elapsed_s=60.0), 500.0)
+    assert step(state, Seen((child(A),), complete=True), 500.0)[1][0] == Send("SIGTERM", (A,))
     assert state.deadline_s == 510.0
 
 
@@ -154,7 +194,8 @@ def test_now_kills_without_asking() -> None:
 def test_a_plan_of_several_steps_is_done_in_order() -> None:
     """The escalation is data: signal, then wait, then the next."""
     plan = Plan((Step("SIGINT", 1), Step("SIGTERM", 2), Step("SIGKILL", 3)))
-    state, actions = step(running(A), Requested(plan), 0.0)
+    state, _ = step(running(A), Requested(plan), 0.0)
+    state, actions = step(state, Seen((child(A),), complete=True), 0.0)
     assert actions[0] == Send("SIGINT", (A,))
     state, actions = step(state, Due(), 1.0)
     assert actions[0] == Send("SIGTERM", (A,))
@@ -174,6 +215,7 @@ def test_outcomes_tell_how_each_one_ended() -> None:
     state, _ = step(running(A, B, C), Left((Exit(A, 7),)), 1.0)
     assert (state.processes[A].outcome, state.processes[A].exit_code) == (Outcome.EXITED, 7)
     state, _ = step(state, Requested(PLAN), 2.0)
+    state, _ = step(state, Seen((child(B), child(C)), complete=True), 2.0)
     state, _ = step(state, Due(), 12.0)
     # B had just left by itself when SIGKILL came, C was killed
     state, _ = step(state, Left((Exit(B, 0), Exit(C, None, "SIGKILL"))), 12.1)

@@ -106,3 +106,21 @@ def test_a_cap_below_the_grace_is_refused(lab: Lab, job: str) -> None:
     ended = lab.call("run", "--job-id", job, "--grace", "10s", "--grace-max", "5s", "--", "true")
     assert (ended.code, len(ended.said)) == (2, 1)
     assert "the longest grace is shorter than the grace" in ended.said[0]
+
+
+CLEANS_UP = """
+trap 'sleep 0.2 && echo saved; exit 0' TERM
+echo ready
+while :; do sleep 600 & wait $!; done
+"""
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_command_that_a_handler_starts_is_not_cut_off(lab: Lab, job: str, number: int) -> None:
+    """What a SIGTERM handler starts to clean up gets no SIGTERM of its own, however early it is seen."""
+    assert number >= 0  # again and again: it is a race
+    run = lab.run(job, "sh", "-c", CLEANS_UP)
+    ready(run)
+    ended = lab.call("shutdown", "--job-id", job, "--json")
+    assert ended.json["verdict"] == "clean"
+    assert run.end().out == "saved\n"
