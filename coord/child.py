@@ -2,32 +2,46 @@
 
     from coord.child import stop
 
-    for batch in stop.until_requested(batches):
-        train(batch)
-        with stop.deferred():        # SIGTERM waits until the checkpoint is whole
-            save_checkpoint()
-    if stop.requested:
-        print(f"stopping: {stop.reason}, {stop.remaining_s:.1f} s left")
+    stop.raises_exit()                  # from now on SIGTERM raises SystemExit(143): `finally` and atexit run
+    try:
+        for batch in stop.until_requested(batches):
+            train(batch)
+            with stop.deferred():       # SIGTERM waits until the checkpoint is whole
+                save_checkpoint()
+    finally:
+        if stop.requested:
+            print(f"stopping: {stop.reason}, {stop.remaining_s:.1f} s left")
+
+A program that can end by itself asks to be called instead:
+
+    from coord.child import stop
+
+    stop.on_request(server.shutdown)
+    server.serve_forever()
+
+SIGTERM is never lost between Python and a blocking call, as happens to a plain handler: see `coord/sigterm.py`. The
+price is a small thread, and the signal SIGURG. What stays: code that catches SystemExit and goes on, and C code that
+neither returns nor lets a signal interrupt it.
 
 Before SIGTERM, the agent writes the file that `COORD_STOP_FILE` names: who, why, and when hold-outs are killed
-(CLOCK_MONOTONIC, one clock for the host). Outside of coord nothing is ever requested, so the same code runs anywhere.
-Standard library only; quick to import.
+(CLOCK_MONOTONIC, one clock for the host). Outside of coord nothing is ever requested, so the same code runs anywhere,
+and SIGTERM does the same. Standard library only; quick to import.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
 
+from coord import sigterm
+
+TYPE_CHECKING = False  # typing is slow to import
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 STOP_FILE = "COORD_STOP_FILE"
 
@@ -71,22 +85,33 @@ class Stop:
                 return
             yield item
 
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Let SIGTERM wait until the block has ended, then let it come; SIGKILL at the deadline does not wait.
+    def raises_exit(self) -> None:
+        """From now on, SIGTERM raises SystemExit(143) in the main thread, so that `finally` and atexit run.
 
+        Every SIGTERM does: `deferred` keeps a second one out of what must not be cut off. Holds in forked processes
+        too. A program that closes all its files, to become a daemon, calls it again afterwards. Raises RuntimeError
+        outside of the main thread.
+        """
+        sigterm.require_main("raises_exit")
+        sigterm.raise_on_sigterm()
+
+    def on_request(self, callback: Callable[[], object]) -> None:
+        """From now on, SIGTERM calls this in the main thread, between two steps of whatever runs there.
+
+        It replaces `raises_exit`, and is replaced by it. Holds in forked processes too. Raises RuntimeError outside of
+        the main thread.
+        """
+        sigterm.require_main("on_request")
+        sigterm.call_on_sigterm(callback)
+
+    def deferred(self) -> sigterm.Deferred:
+        """Give a `with` block that SIGTERM waits for; then it does what it did before. SIGKILL does not wait.
+
+        Blocks may be nested: the outermost counts. Processes that are forked in it don't hear SIGTERM; started ones do.
         Raises RuntimeError outside of the main thread, where Python can't change what a signal does.
         """
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("stop.deferred() works in the main thread only")
-        came: list[int] = []
-        before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-            if came:
-                signal.raise_signal(signal.SIGTERM)
+        sigterm.require_main("deferred")
+        return sigterm.Deferred()
 
     def _told(self) -> dict[str, Any]:
         if self._path is None:
