@@ -11,6 +11,8 @@
     finally:
         if stop.requested:
             print(f"stopping: {stop.reason}, {stop.remaining_s:.1f} s left")
+            if stop.need(60) > 30:      # asks for a minute; how much of it is granted is the plan's affair
+                upload()
 
 A program that can end by itself asks to be called instead:
 
@@ -23,15 +25,16 @@ SIGTERM is never lost between Python and a blocking call, as happens to a plain 
 price is a small thread, and the signal SIGURG. What stays: code that catches SystemExit and goes on, and C code that
 neither returns nor lets a signal interrupt it.
 
-Before SIGTERM, the agent writes the file that `COORD_STOP_FILE` names: who, why, and when hold-outs are killed
-(CLOCK_MONOTONIC, one clock for the host). Outside of coord nothing is ever requested, so the same code runs anywhere,
-and SIGTERM does the same. Standard library only; quick to import.
+Before SIGTERM, the agent writes the file that `COORD_STOP_FILE` names: who, why, when hold-outs are killed, and how far
+that can be put off (CLOCK_MONOTONIC, one clock for the host). Outside of coord nothing is ever requested, so the same
+code runs anywhere, and SIGTERM does the same. Standard library only; quick to import.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 
 from coord import sigterm
@@ -46,16 +49,50 @@ if TYPE_CHECKING:
 STOP_FILE = "COORD_STOP_FILE"
 
 
+class Need:
+    """What one process asked for: the file `<stop file>.need-<pid>`, which the agent reads when the wait is over."""
+
+    def __init__(self, stop_file: str) -> None:
+        self.pid = os.getpid()
+        self.until_s = 0.0
+        self._path = f"{stop_file}.need-{self.pid}"
+        self._asking = threading.Lock()
+
+    def ask(self, until_s: float, end_s: float) -> None:
+        """Ask to live until then, in CLOCK_MONOTONIC; counts only when it is written before `end_s`, the end so far.
+
+        Nor does it count when another thread is just asking: waiting for that could be for ever, in a signal handler.
+        """
+        if not self._asking.acquire(blocking=False):
+            return
+        try:
+            with open(f"{self._path}.new", "wb") as draft:  # noqa: PTH123  # pathlib is slow to import
+                draft.write(json.dumps({"until_s": until_s, "pid": self.pid}).encode())
+            os.rename(f"{self._path}.new", self._path)  # noqa: PTH104
+            if time.monotonic() < end_s:
+                self.until_s = until_s
+        except OSError:
+            pass  # not ours to write in: what is left is left
+        finally:
+            self._asking.release()
+
+
 class Stop:
     """What the agent says of the stop; read from its file each time it matters, since a plan can get shorter."""
 
     def __init__(self, path: str | None) -> None:
         self._path = path
+        self._need: Need | None = None
 
     @property
     def requested(self) -> bool:
         """True from just before SIGTERM on."""
         return self._path is not None and os.path.exists(self._path)  # noqa: PTH110  # pathlib is slow to import
+
+    @property
+    def request_id(self) -> str | None:
+        """Which request it is, as `coord status --json` shows it; None while nothing is requested."""
+        return self._told().get("id")
 
     @property
     def cause(self) -> str | None:
@@ -74,9 +111,30 @@ class Stop:
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds until hold-outs are killed, never negative; None while nothing is requested."""
-        kill_at_s = self._told().get("kill_at_s")
-        return None if kill_at_s is None else max(0.0, kill_at_s - time.monotonic())
+        """Seconds until hold-outs are killed, with what `need` was granted; never negative.
+
+        None while nothing is requested.
+        """
+        times = self._times()
+        return None if times is None else max(0.0, self._end_s(*times) - time.monotonic())
+
+    def need(self, seconds: float) -> float:
+        """Ask for so many seconds from now on, and give back how many there are until hold-outs are killed.
+
+        They can be fewer, since the plan has a limit; they are more where the plan gives more anyway, and then nothing
+        is asked. A need can be raised, but not taken back, nor raised once its time is over. While nothing is requested
+        the answer is 0.0 and nothing is asked: say it when the stop has begun, in a callback or in a `finally`.
+        """
+        times = self._times()
+        if self._path is None or times is None:
+            return 0.0
+        end_s, now_s = self._end_s(*times), time.monotonic()
+        until_s = min(now_s + seconds, times[1])
+        if now_s < end_s < until_s:
+            if self._need is None or self._need.pid != os.getpid():  # a fork's need is its own
+                self._need = Need(self._path)
+            self._need.ask(until_s, end_s)
+        return max(0.0, self._end_s(*times) - time.monotonic())
 
     def until_requested(self, items: Iterable[T]) -> Iterator[T]:
         """Give the items one by one, and end early once a stop is requested."""
@@ -112,6 +170,18 @@ class Stop:
         """
         sigterm.require_main("deferred")
         return sigterm.Deferred()
+
+    def _times(self) -> tuple[float, float] | None:
+        """Give when hold-outs are killed, and until when that can be put off; None while nothing is requested."""
+        told = self._told()
+        kill_at_s = told.get("kill_at_s")
+        if kill_at_s is None:
+            return None
+        return kill_at_s, max(kill_at_s, told.get("kill_max_s") or kill_at_s)
+
+    def _end_s(self, kill_at_s: float, kill_max_s: float) -> float:
+        asked_s = self._need.until_s if self._need and self._need.pid == os.getpid() else kill_at_s
+        return min(max(kill_at_s, asked_s), kill_max_s)
 
     def _told(self) -> dict[str, Any]:
         if self._path is None:
