@@ -5,7 +5,7 @@ none; the host side is the package `workers`. Python code that stops jobs finds 
 imported when it is first used, so that `import coord` costs nothing.
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # typing is slow to import, and `coord.child` is imported by programs
 
 __version__ = "0.1.0"
 

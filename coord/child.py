@@ -80,9 +80,14 @@ class Need:
 class Stop:
     """What the agent says of the stop; read from its file each time it matters, since a plan can get shorter."""
 
-    def __init__(self, path: str | None) -> None:
-        self._path = path
+    def __init__(self, path: str | None = None) -> None:
+        self._given = path
         self._need: Need | None = None
+
+    @property
+    def _path(self) -> str | None:
+        """The file; a forked rank of a `JobScope` learns of its own after this module was imported."""
+        return self._given or os.environ.get(STOP_FILE)
 
     @property
     def requested(self) -> bool:
@@ -147,7 +152,8 @@ class Stop:
         """From now on, SIGTERM raises SystemExit(143) in the main thread, so that `finally` and atexit run.
 
         Every SIGTERM does: `deferred` keeps a second one out of what must not be cut off. Holds in forked processes
-        too. Raises RuntimeError outside of the main thread.
+        too. A program that closes all its files, to become a daemon, calls it again afterwards. Raises RuntimeError
+        outside of the main thread.
         """
         sigterm.require_main("raises_exit")
         sigterm.raise_on_sigterm()
@@ -193,4 +199,4 @@ class Stop:
         return told if isinstance(told, dict) else {}
 
 
-stop = Stop(os.environ.get(STOP_FILE))
+stop = Stop()

@@ -10,6 +10,8 @@ main thread again and again, until it has run its handlers.
 - SIGTERM is not blocked and waited for instead: programs started from here would inherit the mask, and be deaf.
 - There is one wakeup fd, and asyncio takes it without asking. The bell passes on to whoever had it, and looks
   once in `LOOK_MS` whether a byte still comes back to it; if not, it nudges the main thread to take the fd again.
+- A thread of ours lives while the program forks. It holds no lock that a child could miss, but Python >= 3.12 counts
+  threads, and says so with a DeprecationWarning.
 
 Knows nothing of stop files. Standard library only; quick to import.
 """
@@ -48,37 +50,53 @@ class Bell:
     def __init__(self) -> None:
         self.muted = 0
         self._armed = False
+        self._ends = (-1, -1)
         self._masks: dict[int, set[signal.Signals | int]] = {}  # of the threads that fork right now
 
     def arm(self) -> None:
-        """Watch over this process and over those that it forks; a second call changes nothing. Main thread only."""
-        if self._armed:
-            return
-        self._other = signal.signal(NUDGE, self._answer)
-        os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._begin_anew)
-        self._begin()
+        """Watch over this process and over those that it forks. Main thread only.
+
+        A second call changes nothing, unless the program has closed our pipe meanwhile.
+        """
+        if not self._armed:
+            self._other = signal.signal(NUDGE, self._answer)
+            os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._begin_anew)
+        if not self._armed or not self._whole():
+            self._begin()
         self._armed = True
 
-    def again(self) -> None:
-        """Have SIGTERM answered once more, by the bell's hand, since from here it can't be."""
-        os.write(self._ends[1], bytes([AGAIN]))
+    def again(self) -> bool:
+        """Have SIGTERM answered once more, by the bell's hand, since from here it can't be; False without a bell."""
+        try:
+            return self._whole() and bool(os.write(self._ends[1], bytes([AGAIN])))
+        except OSError:
+            return False
 
     def _begin(self) -> None:
         self._main = _thread.get_ident()
         self._answers: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put() may interrupt itself
+        former_end = self._ends[1]
         self._ends = os.pipe()
+        self._identity = [os.fstat(end)[1:3] for end in self._ends]
         for end in self._ends:
             os.set_blocking(end, False)
-        self._foreign = -1
         self._lost = False
-        self._take()
-        _thread.start_new_thread(self._listen, (self._ends[0],))
+        before = signal.set_wakeup_fd(self._ends[1], warn_on_full_buffer=False)
+        self._foreign = -1 if before == former_end else before
+        _thread.start_new_thread(self._listen, (self._ends[0], self._identity))
 
     def _take(self) -> None:
         """Make the wakeup fd ours; who had it hears through us from now on."""
         before = signal.set_wakeup_fd(self._ends[1], warn_on_full_buffer=False)
         if before != self._ends[1]:
             self._foreign = before
+
+    def _whole(self) -> bool:
+        """Tell whether the pipe is still ours: who becomes a daemon closes every file, and uses the numbers anew."""
+        try:
+            return [os.fstat(end)[1:3] for end in self._ends] == self._identity
+        except OSError:
+            return False
 
     def _hold(self) -> None:
         """Before a fork: a new child drops the notes that it finds, so let SIGTERM wait in the kernel for a moment."""
@@ -92,16 +110,23 @@ class Bell:
 
     def _begin_anew(self) -> None:
         """In a forked child: threads don't survive a fork, and the pipe is the parent's."""
-        for end in self._ends:
-            os.close(end)
-        self._begin()
-        self._release()
+        try:
+            if self._whole():
+                for end in self._ends:
+                    os.close(end)
+            signal.set_wakeup_fd(-1)  # it is the parent's, whosever it was
+            self._begin()
+        finally:
+            self._release()
 
-    def _listen(self, end: int) -> None:
+    def _listen(self, end: int, identity: list[tuple[int, int]]) -> None:
         poller = select.poll()
         poller.register(end, select.POLLIN)
         while True:
-            heard = self._read(end) if poller.poll(LOOK_MS) else self._look(end)
+            due = poller.poll(LOOK_MS)
+            if identity is not self._identity or not self._whole():
+                return
+            heard = self._read(end) if due else self._look(end)
             if AGAIN in heard:
                 _thread.interrupt_main(TERM)  # leaves a note as the kernel's signal does, and rings
             if TERM in heard or self._lost:
@@ -165,7 +190,6 @@ class Deferred:
     """A block in which SIGTERM waits."""
 
     def __enter__(self) -> None:
-        require_main("deferred")
         self._came = False
         self._before = signal.signal(TERM, self._note)
         bell.muted += 1  # nobody has to be woken for a signal that waits
@@ -185,7 +209,8 @@ class Deferred:
         self._came = True
 
     def _restore(self) -> None:
-        signal.signal(TERM, self._before or signal.SIG_DFL)
+        if signal.getsignal(TERM) == self._note:  # what was set inside the block stays
+            signal.signal(TERM, self._before or signal.SIG_DFL)
 
 
 class Leave:
@@ -197,9 +222,7 @@ class Leave:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGTERM."""
-        if self._moves_on(frame) or self._is_inside_hook(frame):
-            bell.again()
-        else:
+        if not ((self._moves_on(frame) or self._is_inside_hook(frame)) and bell.again()):
             raise Left(128 + number)
 
     def hook(self) -> None:
@@ -216,7 +239,10 @@ class Leave:
         if frame is None or frame.f_globals is not threading.__dict__:
             return False
         before, self._place = self._place, (frame, frame.f_lasti)
-        return before != self._place
+        if before != self._place:
+            return True
+        self._place = None
+        return False
 
     def _is_inside_hook(self, frame: FrameType | None) -> bool:
         while frame is not None:
@@ -226,11 +252,18 @@ class Leave:
         return False
 
     def _dropped(self, what: sys.UnraisableHookArgs, /) -> None:
-        """Handle what was raised in `__del__` or a fork hook. At the program's end, nobody needs it any more."""
-        if isinstance(what.exc_value, Left) and threading.main_thread().is_alive():
-            bell.again()
-        else:
+        """Handle what was raised in `__del__`, in a fork hook, or at the program's end, which is the end anyway."""
+        if not isinstance(what.exc_value, Left):
             self._hook(what)
+        elif not at_exit(what):
+            bell.again()
+
+
+def at_exit(what: sys.UnraisableHookArgs) -> bool:
+    """Tell whether it was raised while the program waited for its threads after its end, or in an atexit callback."""
+    said = what.err_msg or ""
+    ends = what.object is threading or "threading shutdown" in said or "atexit callback" in said
+    return ends or not threading.main_thread().is_alive()
 
 
 leave = Leave()
