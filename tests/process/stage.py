@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PR_SET_CHILD_SUBREAPER = 36
 PR_GET_CHILD_SUBREAPER = 37
+GENERATIONS_MAX = 10
 QUIET = ("--log-level", "error")
 
 
@@ -39,12 +40,13 @@ class Onlooker:
         self._at_first = self._known = _children(os.getpid())
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Kill what a failed test left, and reap it."""
-        for pid in _children(os.getpid()) - self._at_first:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(pid, signal.SIGKILL)  # a child that nobody has waited for: its pid means nobody else
-                os.waitpid(pid, 0)
+    def __exit__(self, *_error: object) -> None:
+        """Kill what a failed test left, and reap it; then what falls from there."""
+        for _generation in range(GENERATIONS_MAX):
+            for pid in _children(os.getpid()) - self._at_first:
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)  # a child that nobody has waited for: its pid means nobody else
+                    os.waitpid(pid, 0)
         _prctl(PR_SET_CHILD_SUBREAPER, self._was_subreaper)
 
     def look_away(self) -> None:
