@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
+from tests.bench.measure import SIGNAL_TO_GONE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -16,8 +18,7 @@ FIGURE_WIDTH = 24
 
 def stop_table(case: Case, samples: Mapping[str, Sequence[Sample]], against: str) -> str:
     """One line per contestant, and its ratio to the one called `against`, pair by pair."""
-    hosts = "1 host" if case.hosts == 1 else f"{case.hosts} hosts"
-    lines = [_line(f"Stop {hosts} x {case.each} sleeps", "first gone, ms", "all gone, ms", f"all gone: x {against}'s")]
+    lines = [_line(f"Stop {_title(case)} sleeps", "first gone, ms", "all gone, ms", f"all gone: x {against}'s")]
     own = [sample.gone.all_ms for sample in samples[against]]
     for name, taken in samples.items():
         first = [sample.gone.first_ms for sample in taken]
@@ -30,6 +31,17 @@ def own_table(case: Case, samples: Sequence[Sample], name: str) -> str:
     """What the contestant says of itself."""
     lines = [_line(f"{name}'s own report, {case.hosts} x {case.each}", "ms, in Redis time")]
     lines += [_line(what, spread([sample.own_ms[what] for sample in samples])) for what in samples[0].own_ms]
+    return "\n".join(lines)
+
+
+def signal_table(case: Case, samples: Mapping[str, Sequence[Sample]], against: str) -> str:
+    """What those who tell say of the stopping alone, without the way of the request."""
+    lines = [_line(f"First signal to all gone, {_title(case)}", "ms, own word", f"x {against}'s")]
+    own = [sample.own_ms[SIGNAL_TO_GONE] for sample in samples[against]]
+    for name, taken in samples.items():
+        if SIGNAL_TO_GONE in taken[0].own_ms:
+            figures = [sample.own_ms[SIGNAL_TO_GONE] for sample in taken]
+            lines.append(_line(name, spread(figures), _ratio(figures, own)))
     return "\n".join(lines)
 
 
@@ -48,6 +60,11 @@ def single_table(title: str, taken: Sequence[float]) -> str:
 def spread(taken: Sequence[float]) -> str:
     """Median, then the extremes: `4.1  (3.2 - 9.9)`."""
     return f"{_short(median(taken)):>6}  ({_short(min(taken))} - {_short(max(taken))})"
+
+
+def _title(case: Case) -> str:
+    hosts = "1 host" if case.hosts == 1 else f"{case.hosts} hosts"
+    return f"{hosts} x {case.each}"
 
 
 def _ratio(taken: Sequence[float], against: Sequence[float]) -> str:
