@@ -16,12 +16,16 @@ import redis
 
 from tests.bench.coord_stop import CoordStop
 from tests.bench.floor import COMPILER, Floor, publish_ms
+from tests.bench.footprint import rest, weigh
 from tests.bench.measure import Case, measure
 from tests.bench.naive import Naive
 from tests.bench.rq_stop import RqStop
 from tests.bench.site import site
 from tests.bench.startup import measure_startup
+from tests.bench.supervisors import SUPERVISORS
 from tests.bench.table import (
+    idle_table,
+    memory_table,
     own_table,
     signal_table,
     single_table,
@@ -39,7 +43,10 @@ CASES = (Case(hosts=1, each=10), Case(hosts=1, each=100), Case(hosts=1, each=100
 FEW = CASES[0]
 HOSTS_MAX = max(case.hosts for case in CASES)
 LONG = 500  # children; a case with more gets a third of the rounds, since starting them takes longer than all else
-PARTS = ("stop", "startup")
+PARTS = ("stop", "startup", "footprint")
+WEIGHINGS = 3
+WINDOWS = 3
+WINDOW_S = 30.0  # RQ's worker looks after its work-horse so often, others more often
 INTERRUPTED = 130
 
 
@@ -63,6 +70,8 @@ def main() -> int:
                 _all_stops(made, runs)
             if "startup" in parts:
                 say(startup_table(measure_startup(made, runs=runs, progress=progress), against="rq --help"))
+            if "footprint" in parts:
+                _footprint(made)
     except KeyboardInterrupt:
         progress("")
         sys.stderr.write("interrupted; everything that was started is ended\n")
@@ -86,7 +95,7 @@ def progress(text: str) -> None:
 
 
 def _all_stops(made: Site, runs: int) -> None:
-    with ExitStack() as stack:
+    with ExitStack() as stack:  # contestants end with it: what is weighed later must not share pages with them
         contestants = _contestants(made, stack)
         for case in CASES:
             _stops(made, contestants, case, runs if case.total < LONG else -(-runs // 3))
@@ -114,6 +123,15 @@ def _stops(made: Site, contestants: Sequence[Contestant], case: Case, runs: int)
     say(signal_table(case, samples, against="coord"))
     if case is CASES[-1]:
         say(single_table("floor: PUBLISH to subscriber, bare sockets", [publish_ms(made) for _ in range(runs)]))
+
+
+def _footprint(made: Site) -> None:
+    missing = [each.name for each in SUPERVISORS if not each.installed]
+    if missing:
+        say(f"Not installed, and left out: {', '.join(missing)}.")
+    present = [each for each in SUPERVISORS if each.installed]
+    say(memory_table(weigh(made, present, runs=WEIGHINGS, progress=progress), against="coord"))
+    say(idle_table(rest(made, present, windows=WINDOWS, window_s=WINDOW_S, progress=progress), against="coord"))
 
 
 def _surroundings(made: Site, runs: int) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from tests.bench.measure import SIGNAL_TO_GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from tests.bench.footprint import Idle, Weight
     from tests.bench.measure import Case, Sample
 
 NAME_WIDTH = 52
@@ -52,6 +53,18 @@ def startup_table(figures: Mapping[str, Sequence[float]], against: str) -> str:
     return "\n".join(lines)
 
 
+def memory_table(figures: Mapping[str, Sequence[Mapping[str, Weight]]], against: str) -> str:
+    """One line per supervisor and one per process of it."""
+    head = _line("Memory of a supervisor of one sleep", "PSS, MB", "RSS, MB", f"PSS: x {against}'s")
+    return "\n".join([head, *_by_role(figures, ("pss", "rss"), against)])
+
+
+def idle_table(figures: Mapping[str, Sequence[Mapping[str, Idle]]], against: str) -> str:
+    """One line per supervisor and one per process of it."""
+    head = _line("The same, idle, per minute", "processor, ms", "wake-ups", f"processor: x {against}'s")
+    return "\n".join([head, *_by_role(figures, ("cpu_ms", "wake_ups"), against)])
+
+
 def single_table(title: str, taken: Sequence[float]) -> str:
     """One figure."""
     return _line(title, f"{spread(taken)} ms")
@@ -60,6 +73,21 @@ def single_table(title: str, taken: Sequence[float]) -> str:
 def spread(taken: Sequence[float]) -> str:
     """Median, then the extremes: `4.1  (3.2 - 9.9)`."""
     return f"{_short(median(taken)):>6}  ({_short(min(taken))} - {_short(max(taken))})"
+
+
+def _by_role(
+    figures: Mapping[str, Sequence[Mapping[str, object]]], fields: Sequence[str], against: str
+) -> Iterator[str]:
+    """Sum up each supervisor's processes; the ratio is that of the first field."""
+
+    def sums(name: str, field: str) -> list[float]:
+        return [sum(getattr(each, field) for each in by_role.values()) for by_role in figures[name]]
+
+    for name, rounds in figures.items():
+        ratio = _ratio(sums(name, fields[0]), sums(against, fields[0]))
+        yield _line(name, *(spread(sums(name, field)) for field in fields), ratio)
+        for role in rounds[0] if len(rounds[0]) > 1 else ():
+            yield _line(f"  {role}", *(spread([getattr(one[role], field) for one in rounds]) for field in fields))
 
 
 def _title(case: Case) -> str:
