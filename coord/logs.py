@@ -7,22 +7,38 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, cast
 
-import structlog
-
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
+    from collections.abc import Iterator
+
+    from structlog.typing import FilteringBoundLogger, Processor
+
+
+@contextmanager
+def _without_rich() -> Iterator[None]:
+    """Keep structlog from taking rich along: 5 MB in every agent, for tracebacks that it never shows."""
+    if "rich" in sys.modules:
+        yield
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # the import system's own way to say that there is none
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]
+
+
+with _without_rich():
+    import structlog
 
 
 def logger(level: str | None, stream: TextIO, **bound: str | int) -> FilteringBoundLogger:
     """Make the logger. Level None: `info` where a machine reads, `warning` where a person does."""
     person = sys.stderr.isatty()
     chosen = level or ("warning" if person else "info")
-    render: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
-    )
-    processors: list[structlog.typing.Processor] = [
+    render: Processor = structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
+    processors: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=not person),
         *([] if person else [structlog.processors.dict_tracebacks]),

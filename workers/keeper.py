@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 LOOK_MIN_S = 0.05  # soon after the start, when most programs start theirs; then less and less often
 LOOK_MAX_S = 5.0
-KNOWN_MAX = 200  # with more of them, looking all the time costs more than it saves
+LOOK_SHARE = 0.02  # of the agent's time, where there are many processes
 BLIND_LOOK_S = 0.02
 ABORT_S = 10.0  # how long the end may take when the keeper itself failed
 CANCEL_AGAIN_S = 0.05
@@ -209,9 +209,10 @@ class Keeper:
         wait_s = LOOK_MIN_S
         while self.state.phase is Phase.RUNNING:
             await asyncio.sleep(wait_s)
-            wait_s = min(LOOK_MAX_S, wait_s * 2)
-            if self.may_start() and len(self._tree.held) < KNOWN_MAX:
+            began_s = self.now_s()
+            if self.may_start():
                 self._stopper.feed(self._tree.look())
+            wait_s = max(min(LOOK_MAX_S, wait_s * 2), (self.now_s() - began_s) / LOOK_SHARE)
 
     def _watch(self, handle: Handle) -> None:
         if handle.fd is not None:

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing and json are slow to import, and a guardian needs neither
 if TYPE_CHECKING:
     import socket
 
@@ -24,6 +23,8 @@ class Link:
 
     def tell(self, kind: str, **facts: object) -> None:
         """Tell the guardian, if there is one."""
+        import json
+
         # one that died can't be told; what its death means, its agent learns in other ways
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             if self.end:

@@ -112,8 +112,9 @@ class Tree:
                 exit_code, signal = self._exits.pop(handle.pid, (None, None))
                 exits.append(Exit(key, exit_code, signal))
                 self._drop(handle)
-        held = {handle.pid for handle in self._handles.values()}
-        self._exits = {pid: status for pid, status in self._exits.items() if pid in held}
+        if self._exits:  # of those that nobody held: their pids can come to mean others
+            held = {handle.pid for handle in self._handles.values()}
+            self._exits = {pid: status for pid, status in self._exits.items() if pid in held}
         return Left(tuple(exits))
 
     @property

@@ -1,1 +1,1 @@
-"""Measures how fast jobs are stopped, beside RQ, the naive loop and the kernel, all in one run. Asserts no times."""
+"""Measures how fast jobs are stopped and what coord costs beside peers and the kernel in one run. Asserts no times."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import signal
 import sys
 import time
@@ -14,13 +15,23 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from tests.bench.coord_stop import CoordStop
-from tests.bench.floor import Floor, publish_ms
+from tests.bench.floor import COMPILER, Floor, publish_ms
+from tests.bench.footprint import rest, weigh
 from tests.bench.measure import Case, measure
 from tests.bench.naive import Naive
 from tests.bench.rq_stop import RqStop
 from tests.bench.site import site
 from tests.bench.startup import measure_startup
-from tests.bench.table import own_table, single_table, startup_table, stop_table
+from tests.bench.supervisors import SUPERVISORS
+from tests.bench.table import (
+    idle_table,
+    memory_table,
+    own_table,
+    signal_table,
+    single_table,
+    startup_table,
+    stop_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +39,14 @@ if TYPE_CHECKING:
     from tests.bench.measure import Contestant
     from tests.bench.site import Site
 
-CASES = (Case(hosts=1, each=10), Case(hosts=4, each=25))
+CASES = (Case(hosts=1, each=10), Case(hosts=1, each=100), Case(hosts=1, each=1000), Case(hosts=4, each=25))
+FEW = CASES[0]
+HOSTS_MAX = max(case.hosts for case in CASES)
+LONG = 500  # children; a case with more gets a third of the rounds, since starting them takes longer than all else
+PARTS = ("stop", "startup", "footprint")
+WEIGHINGS = 3
+WINDOWS = 3
+WINDOW_S = 30.0  # RQ's worker looks after its work-horse so often, others more often
 INTERRUPTED = 130
 
 
@@ -36,17 +54,24 @@ def main() -> int:
     """Measure, print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure coord beside its peers.")
     parser.add_argument("--runs", type=int, default=15, help="rounds of each contestant (default: %(default)s)")
-    runs = max(1, parser.parse_args().runs)
+    parser.add_argument("--part", choices=PARTS, action="append", help="measure only this (default: all)")
+    given = parser.parse_args()
+    runs, parts = max(1, given.runs), given.part or PARTS
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    # the loop's multiprocessing takes two descriptors for each child, and many hosts allow 1024
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     began_s = time.monotonic()
     try:
-        with site() as made, ExitStack() as stack:
-            contestants = _contestants(made, stack)
+        with site() as made:
             say(_surroundings(made, runs))
-            for case in CASES:
-                _stops(made, contestants, case, runs)
-            say(startup_table(measure_startup(made, runs=runs, progress=progress), against="rq --help"))
+            if "stop" in parts:
+                _all_stops(made, runs)
+            if "startup" in parts:
+                say(startup_table(measure_startup(made, runs=runs, progress=progress), against="rq --help"))
+            if "footprint" in parts:
+                _footprint(made)
     except KeyboardInterrupt:
         progress("")
         sys.stderr.write("interrupted; everything that was started is ended\n")
@@ -69,16 +94,25 @@ def progress(text: str) -> None:
         sys.stderr.flush()
 
 
+def _all_stops(made: Site, runs: int) -> None:
+    with ExitStack() as stack:  # contestants end with it: what is weighed later must not share pages with them
+        contestants = _contestants(made, stack)
+        for case in CASES:
+            _stops(made, contestants, case, runs if case.total < LONG else -(-runs // 3))
+
+
 def _contestants(made: Site, stack: ExitStack) -> Sequence[Contestant]:
     connection = stack.enter_context(redis.Redis.from_url(made.url))
-    few, many = CASES
+    floor = Floor.compiled(made)
+    if floor is None:
+        say(f"No {COMPILER} here: the floor in C is left out.")
     return (
         CoordStop(made),
-        stack.enter_context(RqStop(made, connection, per_child=False).workers(many.hosts)),
-        # for the larger case it would take 100 workers, which start longer than all the rest runs
-        stack.enter_context(RqStop(made, connection, per_child=True).workers(few.total)),
+        stack.enter_context(RqStop(made, connection, per_child=False).workers(HOSTS_MAX)),
+        # for the larger cases it would take 100 workers and more, which start longer than all the rest runs
+        stack.enter_context(RqStop(made, connection, per_child=True).workers(FEW.total)),
         Naive(made),
-        Floor(made),
+        *([floor] if floor else []),
     )
 
 
@@ -86,8 +120,18 @@ def _stops(made: Site, contestants: Sequence[Contestant], case: Case, runs: int)
     samples = measure(made, contestants, case, runs=runs, progress=progress)
     say(stop_table(case, samples, against="coord"))
     say(own_table(case, samples["coord"], "coord"))
+    say(signal_table(case, samples, against="coord"))
     if case is CASES[-1]:
         say(single_table("floor: PUBLISH to subscriber, bare sockets", [publish_ms(made) for _ in range(runs)]))
+
+
+def _footprint(made: Site) -> None:
+    missing = [each.name for each in SUPERVISORS if not each.installed]
+    if missing:
+        say(f"Not installed, and left out: {', '.join(missing)}.")
+    present = [each for each in SUPERVISORS if each.installed]
+    say(memory_table(weigh(made, present, runs=WEIGHINGS, progress=progress), against="coord"))
+    say(idle_table(rest(made, present, windows=WINDOWS, window_s=WINDOW_S, progress=progress), against="coord"))
 
 
 def _surroundings(made: Site, runs: int) -> str:
@@ -99,7 +143,7 @@ def _surroundings(made: Site, runs: int) -> str:
         f"Linux {platform.release()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, "
         f"Python {platform.python_version()}, Valkey {version} on a Unix socket\n"
         "Seen from outside through pidfds, from the call that asks to the end of the last child.\n"
-        "coord and the loop ask with SIGTERM, RQ kills with SIGKILL. The loop is told through a pipe, not by Redis."
+        "RQ kills with SIGKILL, the others ask first. The loop and the floor are told through a pipe, not by Redis."
     )
 
 

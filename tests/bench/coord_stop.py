@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from coord.coordinator import Coordinator
 from coord.messages import Outcome
 from coord.snapshot import Verdict
+from tests.bench.measure import SIGNAL_TO_GONE
 from tests.bench.program import program, sleeps
 from tests.bench.site import BIN
 
@@ -89,12 +90,12 @@ def agent(site: Site, job_id: str, *, host: str, count: int) -> Iterator[subproc
 
 
 def _own_figures(snapshot: Snapshot) -> dict[str, float]:
-    first_ms = [each.report.first_signal_ms for each in snapshot.agents]
-    gone_ms = [each.report.all_gone_ms for each in snapshot.agents]
-    firsts, gones = [ms for ms in first_ms if ms is not None], [ms for ms in gone_ms if ms is not None]
+    figures = [(each.report.first_signal_ms, each.report.all_gone_ms) for each in snapshot.agents]
+    said = [(first, gone) for first, gone in figures if first is not None and gone is not None]
     return {
-        "first signal, median host": median(firsts),
-        "first signal, slowest host": max(firsts),
-        "all gone, slowest host": max(gones),
+        "first signal, median host": median(first for first, _ in said),
+        "first signal, slowest host": max(first for first, _ in said),
+        "all gone, slowest host": max(gone for _, gone in said),
+        SIGNAL_TO_GONE: max(gone - first for first, gone in said),
         "verdict": (snapshot.took_s or 0.0) * 1000,
     }

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-import signal
+import shutil
 import socket
+import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.measure import QUIET_S
-from tests.bench.onlooker import children
-from tests.bench.program import program, sleeps
+from tests.bench.measure import QUIET_S, SIGNAL_TO_GONE
+from tests.bench.program import program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from tests.bench.measure import Case
     from tests.bench.site import Site
 
+SOURCE = Path(__file__).with_suffix(".c")
+COMPILER = "gcc"
+COMPILE_S = 60.0
 ANSWER_S = 5.0
+SETTLE_S = 30.0
 CHANNEL = b"bench:floor"
 
 
 class Floor:
-    """The pidfds are open already: a signal to each, and nothing else."""
+    """Each host is a run of floor.c: its pidfds are open already, and all hosts are told at once through a pipe."""
 
-    name = "floor: SIGTERM by pidfd, no network"
+    name = "floor: pidfds in C, no network"
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, binary: Path) -> None:
         self._site = site
+        self._binary = binary
+
+    @classmethod
+    def compiled(cls, site: Site) -> Floor | None:
+        """Compile floor.c for this run; None where there is no gcc."""
+        compiler = shutil.which(COMPILER)
+        if compiler is None:
+            return None
+        binary = site.folder / "floor"
+        subprocess.run([compiler, "-std=gnu11", "-O2", "-o", binary, SOURCE], check=True, timeout=COMPILE_S)
+        return cls(site, binary)
 
     def takes(self, _case: Case) -> bool:
         """Any."""
@@ -36,28 +52,44 @@ class Floor:
 
     @contextmanager
     def start(self, case: Case, mark: str) -> Iterator[FloorRound]:
-        """All children under one shell: here hosts make no difference."""
-        with (
-            program(sleeps(case.total), self._site.environment(mark)),
-            children(mark, case.total) as pidfds,
-        ):
-            yield FloorRound(pidfds)
+        """Start the hosts."""
+        argv = (str(self._binary), str(case.each))
+        with ExitStack() as stack:
+            hosts = [
+                stack.enter_context(
+                    program(argv, self._site.environment(mark), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                )
+                for _ in range(case.hosts)
+            ]
+            yield FloorRound(hosts)
 
 
 class FloorRound:
-    """One set of children."""
+    """One set of hosts."""
 
-    def __init__(self, pidfds: Sequence[int]) -> None:
-        self._pidfds = pidfds
+    def __init__(self, hosts: list[subprocess.Popen[bytes]]) -> None:
+        self._hosts = hosts
+        for host in hosts:
+            assert host.stdout is not None
+            if host.stdout.readline() != b"ready\n":
+                raise RuntimeError("the floor did not start its children")
 
     def stop(self) -> None:
-        """Signal them."""
-        for pidfd in self._pidfds:
-            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        """Tell each."""
+        for host in self._hosts:
+            assert host.stdin is not None
+            host.stdin.write(b"stop\n")
+            host.stdin.flush()
 
     def settle(self) -> dict[str, float]:
-        """Nothing to wait for."""
-        return {}
+        """Take their word; an end that was not by SIGTERM is an error of theirs."""
+        taken_us = []
+        for host in self._hosts:
+            assert host.stdout is not None
+            taken_us.append(float(host.stdout.readline() or "nan"))
+            if host.wait(SETTLE_S) != 0:
+                raise RuntimeError(f"the floor ended with {host.returncode}")
+        return {SIGNAL_TO_GONE: max(taken_us) / 1000}
 
 
 def publish_ms(site: Site) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.bench.site import Site
 
 QUIET_S = 0.15  # between start and stop, so that nobody's start-up is measured with its stop
+SIGNAL_TO_GONE = "first signal to all gone, slowest host"  # own figure of those who have one
 
 
 @dataclass(frozen=True, slots=True)

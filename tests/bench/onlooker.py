@@ -37,14 +37,14 @@ class Gone:
 def children(mark: str, count: int) -> Iterator[tuple[int, ...]]:
     """Wait until `count` marked sleeps are there, and hold a pidfd of each."""
     deadline_s = time.monotonic() + START_S
-    while len(found := _sleeps(mark)) < count:
+    while len(found := sleeps_of(mark)) < count:
         if time.monotonic() > deadline_s:
             raise RuntimeError(f"only {len(found)} of {count} children were started")
         time.sleep(0.02)
     pidfds = tuple(os.pidfd_open(pid) for pid in found)
     try:
         # looked at again after opening, a pid can't have gone to a stranger
-        if len(pidfds) != count or _sleeps(mark) != found:
+        if len(pidfds) != count or sleeps_of(mark) != found:
             raise RuntimeError(f"{len(found)} children where there should be {count}")
         yield pidfds
     finally:
@@ -70,10 +70,15 @@ def time_stop(stop: Callable[[], None], pidfds: Sequence[int]) -> Gone:
 def must_be_gone(mark: str) -> None:
     """Look everywhere, once more: raises RuntimeError when anything with the mark is alive."""
     deadline_s = time.monotonic() + GONE_S / 10
-    while left := _marked(mark):
+    while left := marked(mark):
         if time.monotonic() > deadline_s:
             raise RuntimeError(f"left behind after the stop: pids {left}")
         time.sleep(0.01)
+
+
+def sleeps_of(mark: str) -> list[int]:
+    """Find the children: the marked ones that are a sleep."""
+    return [pid for pid in marked(mark) if _read(pid, "comm") == b"sleep\n"]
 
 
 @contextmanager
@@ -89,7 +94,7 @@ def killed_on_failure(mark: str) -> Iterator[None]:
 def kill_marked(token: str) -> None:
     """Kill by handle whatever still has a mark that begins with `token`: nothing is left when this run ends early."""
     for _ in range(SWEEPS_MAX):
-        left = [pid for pid in _marked(token, exact=False) if pid != os.getpid()]
+        left = [pid for pid in marked(token, exact=False) if pid != os.getpid()]
         if not left:
             return
         for pid in left:
@@ -109,11 +114,8 @@ def _wait(pidfds: Sequence[int], began_s: float) -> None:
         raise RuntimeError(f"a child outlived the stop by {GONE_S:.0f} s")
 
 
-def _sleeps(mark: str) -> list[int]:
-    return [pid for pid in _marked(mark) if _read(pid, "comm") == b"sleep\n"]
-
-
-def _marked(mark: str, *, exact: bool = True) -> list[int]:
+def marked(mark: str, *, exact: bool = True) -> list[int]:
+    """Find who has the mark, or one that begins so."""
     pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     return [pid for pid in pids if _has_mark(pid, mark, exact=exact)]
 

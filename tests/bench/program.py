@@ -22,7 +22,12 @@ def sleeps(count: int) -> tuple[str, ...]:
 
 @contextmanager
 def program(
-    argv: Sequence[str], environment: Mapping[str, str], *, cwd: Path | None = None, stdin: int = subprocess.DEVNULL
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    cwd: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program out of reach of this terminal's Ctrl-C; at the end: SIGTERM, a bounded wait, SIGKILL."""
     started = subprocess.Popen(
@@ -30,7 +35,7 @@ def program(
         env=environment,
         cwd=cwd,
         stdin=stdin,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
@@ -56,5 +61,6 @@ def _end(started: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         started.kill()
         started.wait(END_S)
-    if started.stdin:
-        started.stdin.close()
+    for pipe in (started.stdin, started.stdout):
+        if pipe:
+            pipe.close()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from tests.bench.measure import SIGNAL_TO_GONE
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tests.bench.footprint import Idle, Weight
     from tests.bench.measure import Case, Sample
 
 NAME_WIDTH = 52
@@ -16,8 +19,7 @@ FIGURE_WIDTH = 24
 
 def stop_table(case: Case, samples: Mapping[str, Sequence[Sample]], against: str) -> str:
     """One line per contestant, and its ratio to the one called `against`, pair by pair."""
-    hosts = "1 host" if case.hosts == 1 else f"{case.hosts} hosts"
-    lines = [_line(f"Stop {hosts} x {case.each} sleeps", "first gone, ms", "all gone, ms", f"all gone: x {against}'s")]
+    lines = [_line(f"Stop {_title(case)} sleeps", "first gone, ms", "all gone, ms", f"all gone: x {against}'s")]
     own = [sample.gone.all_ms for sample in samples[against]]
     for name, taken in samples.items():
         first = [sample.gone.first_ms for sample in taken]
@@ -33,11 +35,34 @@ def own_table(case: Case, samples: Sequence[Sample], name: str) -> str:
     return "\n".join(lines)
 
 
+def signal_table(case: Case, samples: Mapping[str, Sequence[Sample]], against: str) -> str:
+    """What those who tell say of the stopping alone, without the way of the request."""
+    lines = [_line(f"First signal to all gone, {_title(case)}", "ms, own word", f"x {against}'s")]
+    own = [sample.own_ms[SIGNAL_TO_GONE] for sample in samples[against]]
+    for name, taken in samples.items():
+        if SIGNAL_TO_GONE in taken[0].own_ms:
+            figures = [sample.own_ms[SIGNAL_TO_GONE] for sample in taken]
+            lines.append(_line(name, spread(figures), _ratio(figures, own)))
+    return "\n".join(lines)
+
+
 def startup_table(figures: Mapping[str, Sequence[float]], against: str) -> str:
     """One line per command, and its ratio to the one called `against`, pair by pair."""
     lines = [_line("Whole commands", "ms", f"x {against}'s")]
     lines += [_line(name, spread(taken), _ratio(taken, figures[against])) for name, taken in figures.items()]
     return "\n".join(lines)
+
+
+def memory_table(figures: Mapping[str, Sequence[Mapping[str, Weight]]], against: str) -> str:
+    """One line per supervisor and one per process of it."""
+    head = _line("Memory of a supervisor of one sleep", "PSS, MB", "RSS, MB", f"PSS: x {against}'s")
+    return "\n".join([head, *_by_role(figures, ("pss", "rss"), against)])
+
+
+def idle_table(figures: Mapping[str, Sequence[Mapping[str, Idle]]], against: str) -> str:
+    """One line per supervisor and one per process of it."""
+    head = _line("The same, idle, per minute", "processor, ms", "wake-ups", f"processor: x {against}'s")
+    return "\n".join([head, *_by_role(figures, ("cpu_ms", "wake_ups"), against)])
 
 
 def single_table(title: str, taken: Sequence[float]) -> str:
@@ -48,6 +73,26 @@ def single_table(title: str, taken: Sequence[float]) -> str:
 def spread(taken: Sequence[float]) -> str:
     """Median, then the extremes: `4.1  (3.2 - 9.9)`."""
     return f"{_short(median(taken)):>6}  ({_short(min(taken))} - {_short(max(taken))})"
+
+
+def _by_role(
+    figures: Mapping[str, Sequence[Mapping[str, object]]], fields: Sequence[str], against: str
+) -> Iterator[str]:
+    """Sum up each supervisor's processes; the ratio is that of the first field."""
+
+    def sums(name: str, field: str) -> list[float]:
+        return [sum(getattr(each, field) for each in by_role.values()) for by_role in figures[name]]
+
+    for name, rounds in figures.items():
+        ratio = _ratio(sums(name, fields[0]), sums(against, fields[0]))
+        yield _line(name, *(spread(sums(name, field)) for field in fields), ratio)
+        for role in rounds[0] if len(rounds[0]) > 1 else ():
+            yield _line(f"  {role}", *(spread([getattr(one[role], field) for one in rounds]) for field in fields))
+
+
+def _title(case: Case) -> str:
+    hosts = "1 host" if case.hosts == 1 else f"{case.hosts} hosts"
+    return f"{hosts} x {case.each}"
 
 
 def _ratio(taken: Sequence[float], against: Sequence[float]) -> str:
