@@ -8,7 +8,16 @@ from rich import markup
 from rich.table import Table
 
 from coord.messages import AgentState, Outcome, clip
-from coord.render.text import at, failure_words, milliseconds, outcomes, plan_words, summary, why
+from coord.render.text import (
+    at,
+    failure_words,
+    left_behind_words,
+    milliseconds,
+    outcomes,
+    plan_words,
+    summary,
+    why,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +52,7 @@ def job_view(snapshot: Snapshot) -> list[RenderableType]:
         view += [escape(f"  | {line}") for line in snapshot.first_failure.stderr_tail[-STDERR_SHOWN:]]
     if snapshot.agents:
         view += [hosts_table(snapshot)]
-    return view + _held_out(snapshot)
+    return [*view, *_held_out(snapshot), *_left_behind(snapshot)]
 
 
 def hosts_table(snapshot: Snapshot) -> Table:
@@ -117,6 +126,11 @@ def _held_out(snapshot: Snapshot) -> list[RenderableType]:
         )
     more = len(rows) - LISTED_MAX
     return [table, *([f"and {more} more: --json lists them all"] if more > 0 else [])]
+
+
+def _left_behind(snapshot: Snapshot) -> list[RenderableType]:
+    left = ((agent.info.host, agent.report.left_behind) for agent in snapshot.agents if agent.report.left_behind)
+    return [escape(f"on host {host}, {left_behind_words(things)}") for host, things in left]
 
 
 def _table(*columns: str) -> Table:
