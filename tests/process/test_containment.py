@@ -162,3 +162,19 @@ def test_a_cgroup_that_can_not_be_made_says_why() -> None:
     """The reason is one that a person can act on."""
     with pytest.raises(NoCgroupError, match="no cgroup can be made in /nowhere: No such file"):
         Cgroup.make("/nowhere", "x")
+
+
+@pytest.mark.usefixtures("containment")
+def test_an_agent_keeps_nothing_of_what_has_gone(lab: Lab, job: str) -> None:
+    """After hundreds of orphans have come and gone, the agent holds no handle on them, and none is left a zombie."""
+    come_and_go = "for i in $(seq 300); do (setsid sleep 0.1 &) ; done; sleep 0.5; echo done; exec sleep 600"
+    run = lab.run(job, "sh", "-c", come_and_go)
+    fds = Path(f"/proc/{run.agent_pid}/fd")
+    at_first = len(list(fds.iterdir()))
+    assert run.popen.stdout
+    assert run.popen.stdout.readline() == b"done\n"
+    until(lambda: len(list(fds.iterdir())) <= at_first + 1, "the handles to be closed")
+    children = Path(f"/proc/{run.agent_pid}/task/{run.agent_pid}/children")
+    until(lambda: len(children.read_text().split()) == 1, "all orphans to be reaped")
+    assert lab.call("shutdown", "--job-id", job).code == 0
+    run.end()
