@@ -17,7 +17,7 @@ FUNCTION_LINES_MAX = 50
 ARCHITECTURE_LINES_MAX = 150
 # what each may do, and who alone may do it
 ALONE = {
-    r"\bos\.kill(pg)?\(|pidfd_send_signal\(|\.send_signal\(": {"workers/handles.py", "workers/guardian.py"},
+    r"\bos\.kill(pg)?\(|os\.pidfd_open\(|pidfd_send_signal\(|\.send_signal\(": {"workers/signals.py"},
     r"\bPopen\(|posix_spawn\(|subprocess\.run\(|os\.fork\(": {
         "coord/embedded.py",
         "workers/beside.py",

@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 
-from workers import link
+from workers import link, signals
 
 FORWARDED = (
     signal.SIGTERM,
@@ -50,7 +50,7 @@ class _Guardian:
 
     def __init__(self, pid: int, ours: socket.socket) -> None:
         self._pid = pid
-        self._handle = os.pidfd_open(pid)
+        self._handle = signals.hold(pid)
         self._link = ours
         self._told: dict[str, str] = {}  # the agent's last message of each kind
         self._wake_fd, wake_up_fd = os.pipe()
@@ -96,8 +96,9 @@ class _Guardian:
         numbers = os.read(self._wake_fd, 4096)
         for number in numbers:
             if number != signal.SIGCHLD and "over" not in self._told:  # its exit code is made
+                # not waited for yet, so its pid is its own, where there is no pidfd
                 with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._handle, number)
+                    signals.send(self._pid, self._handle, number)
 
     def _reap(self) -> os.waitid_result | None:
         """Reap whoever ended; gives the agent's end."""

@@ -1,4 +1,4 @@
-"""Holds processes by handle; the only file that signals a job's processes. A handle (pidfd) can't come to mean another.
+"""Holds processes by handle: what a job's processes are signalled through. A handle (pidfd) can't come to mean another.
 
 Refused by construction: pid <= 1, ourselves, and what is not what it was when it was found. Where the kernel or a
 sandbox has no pidfds, a handle is (pid, start time), looked at again right before each signal.
@@ -13,12 +13,12 @@ import select
 import signal
 import threading
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from coord.errors import CoordError
 from workers.proc import read_stat
+from workers.signals import hold, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -46,13 +46,10 @@ class Handle:
     def send(self, name: str) -> bool:
         """Send a signal; False when the process is gone. Raises PermissionError for another user's process."""
         number = signal.Signals[name]
+        if self.fd is None and not self._same():
+            return False
         try:
-            if self.fd is not None:
-                signal.pidfd_send_signal(self.fd, number)
-            elif self._same():
-                os.kill(self.pid, number)
-            else:
-                return False
+            send(self.pid, self.fd, number)
         except ProcessLookupError:
             return False
         return True
@@ -76,26 +73,10 @@ class Handle:
         return stat if stat and stat.key == self.key else None
 
 
-@cache
-def have_pidfds() -> bool:
-    """Tell whether pidfds can be opened and signalled here: a sandbox (seccomp) may forbid either."""
-    try:
-        fd = os.pidfd_open(os.getpid())
-    except OSError as error:
-        return error.errno in {errno.EMFILE, errno.ENFILE}
-    try:
-        signal.pidfd_send_signal(fd, 0)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
 def open_child(pid: int) -> Handle:
     """Hold a child that this process started and has not waited for: its pid can't be used again yet."""
     _refuse_ours(pid)
-    fd = os.pidfd_open(pid) if have_pidfds() else None
+    fd = hold(pid)
     stat = read_stat(pid)
     if stat is None:
         if fd is not None:
@@ -111,7 +92,7 @@ def open_found(stat: Stat, belongs: Callable[[Stat], bool]) -> Handle | None:
     """
     _refuse_ours(stat.pid)
     try:
-        fd = _spared(os.pidfd_open(stat.pid)) if have_pidfds() else None
+        fd = _spared(hold(stat.pid))
     except ProcessLookupError:
         return None
     again = read_stat(stat.pid)
@@ -179,12 +160,12 @@ def signal_number(name: str) -> int:
     return signal.Signals[name].value
 
 
-def _spared(fd: int) -> int:
+def _spared(fd: int | None) -> int | None:
     """Give it back, or close it and raise OSError (EMFILE) when it is among the last: /proc and Redis need some, too.
 
     The kernel gives the lowest number that is free, so a high one says how many are left.
     """
-    if fd < resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS:
+    if fd is None or fd < resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS:
         return fd
     os.close(fd)
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -20,7 +20,8 @@ from coord.errors import OWN_ERROR
 from coord.messages import Cause
 from coord.plan import Plan
 from workers.containment import taken_over
-from workers.handles import have_pidfds, signal_name
+from workers.handles import signal_name
+from workers.signals import have_pidfds
 from workers.state import Phase
 from workers.stop_file import StopFile
 from workers.stopper import Manner, Stopper

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from coord.messages import Outcome
 from coord.plan import Plan
 from workers.events import Sealed
-from workers.handles import have_pidfds
+from workers.signals import have_pidfds
 from workers.state import Phase, Process, State
 from workers.stop_file import StopFile
 from workers.stopper import Manner, Stopper
