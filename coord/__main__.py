@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 GUARDED = ("run",)
@@ -11,6 +12,7 @@ GUARDED = ("run",)
 def main() -> None:
     """Run the command; under a guardian where it starts processes."""
     _open_standard_streams()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by who started us, no child could be waited for: wait(2)
     if sys.argv[1:2] and sys.argv[1] in GUARDED:
         from workers.guardian import guard
 

@@ -143,6 +143,14 @@ def test_a_death_at_any_instant_leaves_nothing(lab: Lab, job: str, seed: int, tm
     until(lambda: not lab.left(), "everything to be gone, our own processes too")
 
 
+def test_children_are_awaited_where_the_starter_ignores_them(lab: Lab, job: str) -> None:
+    """Started by a program that ignores SIGCHLD, as some daemons do: the command's end and its exit code are seen."""
+    deaf = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    command = (COORD, "run", "--job-id", job, "--", "sh", "-c", "sleep 0; exit 7")
+    ended = lab.call("-c", deaf, *command, program=sys.executable)
+    assert ended.code == 7, ended.err
+
+
 def test_a_guardian_is_small(lab: Lab, job: str) -> None:
     """What waits for as long as the job runs costs little: the guardian has loaded nothing but the standard library."""
     run = lab.run(job, "sleep", "600")
