@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import select
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 
 from coord.errors import CoordError
+from workers.mounts import mounts
 
 PREFIX = "coord-"  # of every agent's folder
 EMPTY_S = 0.002  # the kernel takes the last process out a moment after its handle says that it is gone
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 class NoCgroupError(CoordError):
@@ -125,10 +124,10 @@ def clear(parent: str) -> None:
 def home() -> str:
     """Give the folder of this process's own cgroup, if children's can be made below it. Raises NoCgroupError."""
     own = _own_path()
-    for root, point in _mounts():
-        inside = os.path.relpath(own, root)
+    for mount in mounts("cgroup2"):
+        inside = os.path.relpath(own, mount.root)
         if not inside.startswith(".."):
-            folder = os.path.normpath(f"{point}/{inside}")
+            folder = os.path.normpath(f"{mount.point}/{inside}")
             _check(folder)
             return folder
     raise NoCgroupError("cgroup v2 is not mounted where this process can see its own cgroup", "Mount it: cgroups(7)")
@@ -140,17 +139,6 @@ def _own_path() -> str:
     if own is None:
         raise NoCgroupError("this kernel has no cgroup v2", "Leave it to coord: it does without")
     return own
-
-
-def _mounts() -> list[tuple[str, str]]:
-    """Give (root, mount point) of each mount of cgroup v2: proc_pid_mountinfo(5)."""
-    found = []
-    for line in _read("/proc/self/mountinfo").decode(errors="surrogateescape").splitlines():
-        head, _, tail = line.partition(" - ")
-        if tail.split(" ", 1)[0] == "cgroup2":
-            root, point = head.split(" ")[3:5]
-            found.append((_unescaped(root), _unescaped(point)))
-    return found
 
 
 def _check(folder: str) -> None:
@@ -186,10 +174,6 @@ def _a_child_can_enter(cgroup: Cgroup) -> bool:
         os._exit(0)
     _, status = os.waitpid(pid, 0)
     return status == 0
-
-
-def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)
 
 
 def _read(path: str) -> bytes:
