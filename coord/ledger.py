@@ -42,7 +42,7 @@ T = TypeVar("T")
 _SERVER_SAYS = {
     "read only replica": ("is a read-only replica", "Give the address of the primary"),
     "MASTER is down": ("is a replica without a primary", "Give the address of the primary"),
-    "no permissions": ("forbids this user a command", "Allow it keys coord:*, channel coord:control, scripts"),
+    "o permissions to": ("forbids this user a command", "Allow it keys coord:*, channel coord:control, scripts"),
     "Authentication required": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
     "already authenticated": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
     "invalid username-password": ("refused the password", "Correct it in COORD_REDIS_URL"),

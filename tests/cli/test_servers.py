@@ -84,6 +84,18 @@ def test_right_password(lab: Lab, folder: Path, job: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", ["~other:*", "-evalsha", "resetchannels"])
+def test_user_without_rights(lab: Lab, folder: Path, kind: str, rule: str) -> None:
+    """Who may not use the keys, the scripts or the channel is told which rights coord needs."""
+    with serving(kind, folder) as url:
+        with raw(url) as client:
+            rights = ("reset", "on", f">{SECRET}", "+@all", *(() if rule == "~other:*" else ("~coord:*",)), "&*", rule)
+            client.execute_command("ACL", "SETUSER", "limited", *rights)  # type: ignore[no-untyped-call]
+        line = complaint(call(lab, CALLS[0], f"{url}?username=limited&password={SECRET}", folder), UNREACHABLE)
+    assert "Allow it keys coord:*, channel coord:control, scripts" in line
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_read_only_replica(lab: Lab, folder: Path, job: str, kind: str) -> None:
     """A replica shows what the primary has, but takes no request and lets nothing start: it says to ask the primary."""
     (folder / "replica").mkdir()
