@@ -94,6 +94,11 @@ class Ledger:
         with _mapped(self._url):
             self._redis.zrem(JOBS_INDEX, job_id)
 
+    def ask(self, *words: str) -> Any:
+        """Ask the server about itself, not about the record: `PING`, `TIME`, `INFO`, `CONFIG GET` and a name."""
+        with _mapped(self._url):
+            return self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+
     def close(self) -> None:
         """Close the connection."""
         self._redis.close()

@@ -22,6 +22,7 @@ ALONE = {
         "coord/embedded.py",
         "workers/beside.py",
         "workers/cgroups.py",
+        "workers/checkup/orphan.py",
         "workers/guardian.py",
         "workers/heir.py",
         "workers/scope.py",
@@ -29,7 +30,13 @@ ALONE = {
         "workers/sweep.py",
     },
     r"create_task\(|ensure_future\(": {"workers/keeper.py"},
-    r"\btime\.sleep\(": {"coord/embedded.py", "workers/obituary.py", "workers/outlet.py", "workers/stderr_tail.py"},
+    r"\btime\.sleep\(": {
+        "coord/embedded.py",
+        "workers/checkup/orphan.py",
+        "workers/obituary.py",
+        "workers/outlet.py",
+        "workers/stderr_tail.py",
+    },
 }
 
 

@@ -10,6 +10,7 @@ from coord.render.text import at
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from coord.finding import Finding
     from coord.messages import FirstFailure, ShutdownRequest
     from coord.snapshot import Agent, Snapshot
 
@@ -56,6 +57,23 @@ def agents_document(snapshots: Iterable[Snapshot]) -> dict[str, Any]:
             {"job_id": snapshot.job_id, "label": agent.info.label, "command": agent.info.command, **_agent(agent)}
             for snapshot in snapshots
             for agent in snapshot.awaited
+        ],
+    }
+
+
+def findings_document(host: str, findings: Iterable[Finding]) -> dict[str, Any]:
+    """Give the document of `coord doctor --json`."""
+    return {
+        "schema": SCHEMA,
+        "host": host,
+        "findings": [
+            {
+                "name": finding.name,
+                "status": finding.status,
+                "found": finding.found,
+                "advice": finding.advice or None,
+            }
+            for finding in findings
         ],
     }
 

@@ -12,6 +12,8 @@ import pytest
 from tests.harness import COORD, until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.harness import Lab, Started
 
 COLUMNS = 80
@@ -95,6 +97,23 @@ def test_agents(lab: Lab, job: str) -> None:
     started.end()
     ended = lab.call("agents", "--job-id", job)
     assert (ended.code, ended.out, ended.err) == (0, "", "coord: no agent is running\n")
+
+
+def test_doctor(lab: Lab, tmp_path: Path) -> None:
+    """A person reads first whether this host is fit, then what is wrong and what to do, then what is well."""
+    tmp_path.chmod(0o755)
+    ended = lab.call("doctor", "--host", "[b]", COORD_RUNTIME_DIR=str(tmp_path))
+    first, second, third, *_ = ended.out.splitlines()
+    assert (ended.code, ended.err) == (1, "")
+    assert first.startswith("host [b] is not fit for coord: 1 failure")
+    assert second.split()[:2] == ["fail", "runtime-dir"]
+    assert third.split()[:2] == ["->", "Run"]
+    assert row(ended.out, "fail") == second.split()
+    tmp_path.chmod(0o700)
+    ended = lab.call("doctor", COORD_RUNTIME_DIR=str(tmp_path))
+    assert ended.code == 0
+    assert ended.out.startswith("host there is fit for coord: ")
+    assert len(ended.out.splitlines()) <= 30
 
 
 @pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", "[link=http://x]y[/link]", ":boom:", "50%", "\\[bold]"])

@@ -26,6 +26,7 @@ SHOW = "import sys; print(*sorted(set(sys.modules) & set({!r})))"
         "import coord.cli; coord.cli.run(['--help'])",
         "import coord.cli; coord.cli.run(['--version'])",
         "import coord.cli; coord.cli.run(['shutdown', '--help'])",
+        "import coord.cli; coord.cli.run(['doctor', '--help'])",
         "import coord.cli; coord.cli.run(['run', '--job-id', 'a{b', '--', 'true'])",
         "import coord.cli; coord.cli.run(['stop'])",
     ],

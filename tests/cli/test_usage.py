@@ -69,6 +69,7 @@ BAD_CALLS = [
     (("run", "--job-id", "J", "--host", "a b", "--", "true"), "--host"),
     (("run", "--job-id", "J", "--host", "x" * 65, "--", "true"), "--host"),
     (("run", "--job-id", "J", "--log-level", "loud", "--", "true"), "loud"),
+    (("doctor", "--containment", "hope"), "hope"),
     (("jobs", "--count", "0"), "--count"),
     (("jobs", "--count", "many"), "--count"),
     (("jobs", "--first", "-1"), "--first"),
@@ -152,12 +153,12 @@ def test_help_without_a_word(lab: Lab) -> None:
     ended = lab.call()
     shown = ended.out + ended.err
     assert ended.code in {0, USAGE}
-    for command in ("run", "shutdown", "status", "jobs", "agents"):
+    for command in ("run", "shutdown", "status", "jobs", "agents", "doctor"):
         assert any(line.split()[:1] == [command] for line in shown.splitlines())
     assert max(len(line) for line in shown.splitlines()) <= 120
 
 
-@pytest.mark.parametrize("command", ["", "run", "shutdown", "status", "jobs", "agents"])
+@pytest.mark.parametrize("command", ["", "run", "shutdown", "status", "jobs", "agents", "doctor"])
 def test_help_is_readable(lab: Lab, command: str) -> None:
     """Each command explains itself on stdout, without asking Redis, and ends well."""
     ended = lab.call(*command.split(), "--help", COORD_REDIS_URL="unix:///nowhere")
