@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from workers.containment import Entry
 
 
+# what exec says of the program; other errors are of this host: no process, descriptor or memory left
+OF_THE_PROGRAM = {errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.EINVAL}
 ENOENT_HINT = "Correct the command after `--`"
 
 
@@ -56,6 +59,8 @@ def start(program: Program, entry: Entry) -> int:
         with signals_held():
             return _spawn(program, in_place(entry, os.getpid()))
     except OSError as error:
+        if error.errno not in OF_THE_PROGRAM:
+            raise CoordError(f"{program.path!r} can't be started: {error.strerror}", "See `coord doctor`") from error
         raise CoordError(
             f"{program.path!r} can't be started: {error.strerror}",
             "Does it begin with #! and an interpreter that exists?",

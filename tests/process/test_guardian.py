@@ -106,7 +106,7 @@ def test_what_both_leave_is_swept_by_the_next_agent(lab: Lab, job: str, containm
     assert run.popen.stdout
     run.popen.stdout.readline()
     kill_both(lab, run)
-    assert len(lab.left()) == 4
+    until(lambda: len(lab.left()) == 4, "only the command and its children to be there")
     assert lab.call("shutdown", "--job-id", job, "--timeout", "60s").code == 5
     agent_id = lab.status(job)["agents"][0]["agent_id"]
     lab.run(f"{job}-next", "true").end()
