@@ -164,6 +164,7 @@ class Day:
         stopped = self.shut_down(*options)
         assert stopped.shutdown.code == 0, stopped.shutdown.out
         self.output = self.run.end(MARGIN_S)  # to the end of it: nobody holds it open any more
+        assert len(self.output.said) == 1, f"one line says why it ended: {self.output.err[-2000:]}"
         assert self.left == []
         assert (stopped.agent["state"], stopped.agent["proof"]) == ("stopped", self.containment.proof)
         assert stopped.verdict == ("forced" if stopped.outcomes.get("killed") else "clean")

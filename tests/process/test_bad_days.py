@@ -89,7 +89,7 @@ def test_what_a_command_left_behind_can_be_hurried(day: Day) -> None:
 
 
 def test_a_helper_that_is_born_on_sigterm_is_asked_too(day: Day) -> None:
-    """A handler that daemonizes a helper and exits: nobody could ask the helper with the others, and it goes as well."""
+    """A handler that daemonizes a helper and exits: nobody could ask the helper with the others, and it goes, too."""
     day.begin(*nasty("daemonizes"))
     stopped = day.stop()
     assert set(stopped.outcomes) == {"terminated"}
