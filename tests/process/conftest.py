@@ -56,6 +56,15 @@ def day(lab: Lab, job: str, containment: str) -> Iterator[Day]:
     day.close()
 
 
+@pytest.fixture
+def plain_day(lab: Lab, job: str) -> Iterator[Day]:
+    """The same, kept together by a subreaper alone."""
+    lab.environment["COORD_CONTAINMENT"] = "subreaper"
+    day = Day(lab, job, "subreaper")
+    yield day
+    day.close()
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the programs in C, compiled."""

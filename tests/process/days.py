@@ -27,20 +27,6 @@ DEAD = "ZX"
 HOST = "here"
 
 
-@dataclass(frozen=True)
-class Containment:
-    """How `coord run` keeps a tree together: what it is told, and the proof that it gives."""
-
-    options: tuple[str, ...]
-    proof: str
-
-
-SUBREAPER = Containment((), "subreaper")
-MODES = {
-    "subreaper": SUBREAPER,
-}
-
-
 def nasty(name: str, argument: str = "") -> tuple[str, ...]:
     """Give the command of one of the nasty programs."""
     return (sys.executable, NASTY, name, argument)
@@ -119,14 +105,14 @@ class Day:
 
     lab: Lab
     job: str
-    containment: Containment
+    proof: str  # that is to be given
     witnesses: list[Witness] = field(default_factory=list)
     run: Started = field(init=False, repr=False)
     output: Ended = field(init=False, repr=False)  # of a day that was stopped
 
     def begin(self, *command: str, ready: bool = True, through: tuple[str, ...] = (COORD,)) -> None:
         """Start the program, and wait until it is as told and the record has it. `through`: what stands for `coord`."""
-        options = (*self.containment.options, "--job-id", self.job, "--log-level", "error", "--grace", "1m")
+        options = ("--job-id", self.job, "--log-level", "error", "--grace", "1m")
         program, *words = through
         self.follow(self.lab.start(*words, "run", *options, "--", *command, host=HOST, program=program), ready=ready)
         until(lambda: self._children() or not self.run.running, "the record to have the program")
@@ -166,7 +152,7 @@ class Day:
         self.output = self.run.end(MARGIN_S)  # to the end of it: nobody holds it open any more
         assert len(self.output.said) == 1, f"one line says why it ended: {self.output.err[-2000:]}"
         assert self.left == []
-        assert (stopped.agent["state"], stopped.agent["proof"]) == ("stopped", self.containment.proof)
+        assert (stopped.agent["state"], stopped.agent["proof"]) == ("stopped", self.proof)
         assert stopped.verdict == ("forced" if stopped.outcomes.get("killed") else "clean")
         assert {p["signal"] for p in stopped.processes if p["outcome"] == "killed"} <= {"SIGKILL"}
         assert {p["signal"] for p in stopped.processes if p["outcome"] == "terminated"} <= {"SIGTERM", None}

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness import until
-from tests.process.days import SHORT, SUBREAPER, Day, Witness, nasty, process_state, unguarded
+from tests.process.days import SHORT, Witness, nasty, process_state, unguarded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.harness import Lab
+    from tests.process.days import Day
 
 GRACE_S = 0.5
 END_S = 10.0
@@ -28,12 +28,11 @@ ROUNDS = 5
 
 
 @pytest.fixture
-def wild(lab: Lab, job: str) -> Iterator[Day]:
+def wild(plain_day: Day) -> Iterator[Day]:
     """A day that may leave something behind; what it left is ended by handle."""
-    wild = Day(lab, job, SUBREAPER)
-    yield wild
-    wild.close()
-    lab.close()
+    yield plain_day
+    plain_day.close()
+    plain_day.lab.close()
 
 
 def begin_naively(day: Day, *command: str) -> subprocess.Popen[bytes]:
@@ -188,7 +187,7 @@ def test_on_the_word_of_proc_a_chain_is_called_gone(wild: Day, built: Path) -> N
     """A list that ran empty is no proof: the chain was between two looks, and goes on after the verdict."""
     wild.begin("sh", "-c", f"{built}/chain 4 deaf & exec sleep 600", through=unguarded("word-of-proc"))
     stopped = wild.shut_down(*SHORT)
-    assert (stopped.shutdown.code, stopped.agent["proof"]) == (0, wild.containment.proof)
+    assert (stopped.shutdown.code, stopped.agent["proof"]) == (0, wild.proof)
     assert wild.run.end().out == "old\n", "it ended by itself"
 
 

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness import kill, until
-from tests.process.days import Day, nasty, unguarded
+from tests.process.conftest import NO_CGROUP
+from tests.process.days import SHORT, Day, nasty, unguarded
+from workers.cgroups import home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.harness import Lab
     from tests.process.days import Stopped
 
 NOBODY = 65534
@@ -128,19 +131,43 @@ def as_nobody(folder: Path) -> tuple[str, ...]:
     return ("env", f"COORD_RUNTIME_DIR={own}", "setpriv", *user, *files, sys.executable, "-m", "coord")
 
 
-def test_who_may_not_be_signalled_is_told_as_a_survivor(day: Day, folder: Path, built: Path) -> None:
+def test_who_may_not_be_signalled_is_told_as_a_survivor(plain_day: Day, folder: Path, built: Path) -> None:
     """A command that became root, under an agent that is not: refused, told as it is, and nobody waits for long."""
-    day.begin(install(built / "stays", folder), through=as_nobody(folder))
-    pid = day.child_pid
-    stopped = day.shut_down(*BRIEF)
+    plain_day.begin(install(built / "stays", folder), through=as_nobody(folder))
+    pid = plain_day.child_pid
+    stopped = plain_day.shut_down(*BRIEF)
     check_told(stopped, pid)
-    assert list(day.lab.left()) == [pid]
-    kill(pid, day.lab.token)
-    assert "signal.refused" in day.run.end().err
-    assert day.left == []
+    assert list(plain_day.lab.left()) == [pid]
+    kill(pid, plain_day.lab.token)
+    assert "signal.refused" in plain_day.run.end().err
+    assert plain_day.left == []
 
 
 def test_the_same_program_goes_where_its_agent_has_the_right(day: Day, folder: Path, built: Path) -> None:
     """The negative control: what made it a survivor was the missing right alone."""
     day.begin(install(built / "stays", folder))
     assert day.stop().outcomes == {"terminated": 1}
+
+
+@pytest.fixture
+def delegated() -> Iterator[Path]:
+    """A cgroup that was given to another user, as systemd gives one to each who is logged in."""
+    if NO_CGROUP:
+        pytest.skip(NO_CGROUP)
+    group = Path(tempfile.mkdtemp(prefix="coord-test-", dir=home()))
+    for each in (group, group / "cgroup.procs"):
+        os.chown(each, NOBODY, NOBODY)
+    yield group
+    until(lambda: not (group / "cgroup.procs").read_text(), "everybody to have left it")
+    group.rmdir()
+
+
+def test_in_a_cgroup_of_ones_own_even_that_is_ended(
+    lab: Lab, job: str, folder: Path, delegated: Path, built: Path
+) -> None:
+    """Whose cgroup it is may kill all in it, whoever they have become: asked in vain, killed all the same."""
+    lab.environment["COORD_CONTAINMENT"] = "cgroup"
+    day = Day(lab, job, "cgroup")
+    enter = ("sh", "-c", f'echo $$ > {delegated}/cgroup.procs && exec "$@"', "sh")
+    day.begin(install(built / "stays", folder), through=(*enter, *as_nobody(folder)))
+    assert day.stop(*SHORT).outcomes == {"killed": 1}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from coord.__main__ import main
-from workers import agent, handles, prctl, proc, stopper, stopping, tree
+from workers import containment, handles, keeper, prctl, proc, stopper, stopping
 from workers.events import Due, Look, Seen, Wake
 from workers.stopping import Phase
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def no_subreaper() -> None:
     """Orphans fall to whoever is above us."""
     put(prctl, "become_subreaper", lambda: None)
-    put(tree, "become_subreaper", lambda: None)
+    put(containment, "become_subreaper", lambda: None)
 
 
 def no_kill() -> None:
@@ -53,13 +53,13 @@ def word_of_proc() -> None:
     def childless(spare: Collection[int] = ()) -> bool:
         return not proc.descendants(os.getpid(), spare)
 
-    put(tree, "childless", childless)
+    put(containment, "childless", childless)
 
 
 def leaders_alone() -> None:
     """A zombie by its looks is dead."""
     put(proc.Stat, "alive", property(lambda self: self.state not in proc.DEAD))
-    put(agent, "KNOWN_MAX", 0)  # no look beforehand, which could have met it with its main thread
+    put(keeper, "KNOWN_MAX", 0)  # no look beforehand, which could have met it with its main thread
 
 
 def endless() -> None:
