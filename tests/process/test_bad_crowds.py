@@ -47,5 +47,6 @@ def test_a_chain_that_forks_and_exits_without_pause_ends(day: Day, built: Path, 
     day.begin("sh", "-c", f"{built}/chain {LIFE_S} {words} & exec sleep 600")
     stopped = day.stop(*SHORT)  # sees the end of its output, which whoever is left of the chain would hold open
     assert "old" not in day.output.out, "the chain ended by itself"
+    assert "deaf" not in words or stopped.verdict == "forced", "who does not hear SIGTERM did not leave when asked"
     assert stopped.processes[0]["outcome"] == "terminated"
     assert stopped.code == 143

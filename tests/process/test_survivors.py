@@ -91,14 +91,14 @@ def test_an_uninterruptible_process_is_told_as_a_survivor(day: Day, freezer: Fre
     assert f"process {pid} " in day.run.end().err
 
 
-def test_without_a_deadline_an_uninterruptible_process_holds_up_its_agent(day: Day, freezer: Freezer) -> None:
+def test_without_a_deadline_an_uninterruptible_process_holds_up_its_agent(plain_day: Day, freezer: Freezer) -> None:
     """The negative control: SIGKILL and wait, as everybody writes it, ends when the process does, and no earlier."""
-    day.begin(*nasty("deaf"), through=unguarded("endless"))
-    freezer.freeze(day.child_pid)
-    assert day.lab.call("shutdown", "--job-id", day.job, *BRIEF, "--timeout", "3s").code == 6
-    assert day.run.running, "its plan ended long ago"
+    plain_day.begin(*nasty("deaf"), through=unguarded("endless"))
+    freezer.freeze(plain_day.child_pid)
+    assert plain_day.lab.call("shutdown", "--job-id", plain_day.job, *BRIEF, "--timeout", "3s").code == 6
+    assert plain_day.run.running, "its plan ended long ago"
     freezer.thaw()
-    assert day.run.end().code == 137
+    assert plain_day.run.end().code == 137
 
 
 @pytest.fixture
