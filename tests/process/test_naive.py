@@ -110,10 +110,16 @@ def test_siblings_outlive_whoever_stops_one_after_the_other(wild: Day) -> None:
     """Kill, wait for its end, then the next: the one that is left starts the other again, each time."""
     stop_child(begin_naively(wild, *nasty("siblings")))
     for _ in range(ROUNDS):
-        victim = Witness.of(until(lambda: list(wild.lab.left()), "one of the two")[0])
-        victim.kill()
-        until_dead(victim)
-    until(lambda: len(wild.lab.left()) >= 2, "the two, again")
+        first = Witness.of(both_of(wild)[0])
+        first.kill()
+        until_dead(first)
+    assert both_of(wild)
+
+
+def both_of(day: Day) -> list[int]:
+    """Give the pids of the two, once they are there."""
+    pids: list[int] = until(lambda: len(left := list(day.lab.left())) >= 2 and left, "the two")
+    return pids
 
 
 def until_dead(witness: Witness) -> None:

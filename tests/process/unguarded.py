@@ -11,7 +11,7 @@ from unittest.mock import patch
 from coord.__main__ import main
 from workers import containment, handles, keeper, prctl, proc, stopper, stopping
 from workers.events import Due, Look, Seen, Wake
-from workers.stopping import Phase
+from workers.state import Phase, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -65,7 +65,7 @@ def leaders_alone() -> None:
 def endless() -> None:
     """After SIGKILL, wait until all are gone."""
 
-    def sweep(state: stopping.State, _event: Due, now_s: float) -> stopping.Result:
+    def sweep(state: State, _event: Due, now_s: float) -> stopping.Result:
         return state, (Wake(now_s + stopping.SWEEP_S), Look())
 
     put(stopping, "_TABLE", MappingProxyType({**stopping._TABLE, (Phase.KILLING, Due): sweep}))
