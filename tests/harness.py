@@ -141,9 +141,13 @@ class Lab:
             for stream in (started.popen.stdout, started.popen.stderr):
                 if stream:
                     stream.close()
+        until(lambda: not self._kill_left(), "what was killed to be gone")
+
+    def _kill_left(self) -> dict[int, str]:
+        """Kill what is left, and give what is left then: some bring forth others while they are killed."""
         for pid in self.left():
             kill(pid, self.token)
-        until(lambda: not self.left(), "what was killed to be gone")
+        return self.left()
 
     def _has_child(self, job: str, host: str) -> bool:
         agents = (self.status(job) or {"agents": ()})["agents"]

@@ -39,6 +39,7 @@ from workers.outlet import Outlet
 from workers.starting import Program, find_program, start
 from workers.state import Phase, Process
 from workers.stderr_tail import StderrTail
+from workers.wake_ups import hear, hear_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,10 +109,8 @@ class CommandRun:
         """Join, start, watch, report."""
         self._task = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        for each in STOPPING_SIGNALS:
-            if signal.getsignal(each) is signal.SIG_IGN:
-                continue  # under nohup, a hang-up stays ignored
-            loop.add_signal_handler(each, self._take_signal, each)
+        hear_children(loop, lambda: None)
+        hear(loop, STOPPING_SIGNALS, self._take_signal)
         sweep.start_if_needed(url)
         ledger = AsyncLedger(url)
         containment = contain(self._order.containment, self._info.agent_id, self._log)
@@ -142,14 +141,13 @@ class CommandRun:
         code = await self._end(agent)
         self._outlet.drain(FLUSH_S)
         for each in STOPPING_SIGNALS:
-            loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_IGN)  # too late to change how this ends
         return code
 
     async def _see_through(self, agent: Agent, url: str, containment: Containment) -> None:
         """From the join to the end of the last process."""
         async with agent:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, agent.reap)
+            hear_children(asyncio.get_running_loop(), agent.reap)
             self._agent = agent
             self._be_watched(agent, url, containment)
             if self._signalled:

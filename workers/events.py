@@ -44,9 +44,10 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """These are gone."""
+    """These are gone. `strangers`: those among them that nobody had seen alive; SIGKILL reached them all the same."""
 
     exits: tuple[Exit, ...]
+    strangers: tuple[Found, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

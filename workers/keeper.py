@@ -235,7 +235,7 @@ class Keeper:
     def reap(self) -> None:
         """Reap orphans that nobody watches; call it on SIGCHLD."""
         if have_pidfds():
-            self._tree.collect(())
+            self._stopper.collect(())
         else:
             self._stopper.collect(self._tree.held)
 

@@ -100,9 +100,9 @@ class Stopper:
 
     def collect(self, keys: Iterable[Key]) -> None:
         """Take the exits of those among these that are gone."""
-        left = self._tree.collect(keys)
-        if left.exits:
-            self.feed(left)
+        for left in (self._tree.collect(keys), self._tree.strangers()):
+            if left.exits:
+                self.feed(left)
 
     def _decide(self, event: Event) -> None:
         before = self.state
@@ -131,9 +131,9 @@ class Stopper:
                 self._refuse(self._tree.kill(keys), "SIGKILL")
             case Look():
                 left = self._tree.collect(self._tree.held)
-                if left.exits:
-                    self._events.append(left)
-                self._events.append(self._tree.look())
+                seen = self._tree.look()
+                self._events += (each for each in (left, self._tree.strangers()) if each.exits)
+                self._events.append(seen)
             case Wake(at_s):
                 self._owner.wake(at_s)
 

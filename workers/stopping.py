@@ -98,7 +98,7 @@ def _kill_newcomers(state: State, event: Seen, now_s: float) -> Result:
 
 def _count_down(state: State, event: Left, now_s: float) -> Result:
     """STOPPING or KILLING, Left: look whether nobody is left, or nobody above one who was not asked yet."""
-    state = _gone(state, event.exits, now_s)
+    state = _gone(_known(state, event.strangers), event.exits, now_s)
     return state, () if state.alive and not state.unasked else (Look(),)
 
 
@@ -214,11 +214,11 @@ def _gone(state: State, exits: Iterable[Exit], now_s: float) -> State:
 
 
 def _outcome(state: State, each: Exit, *, told: bool) -> Outcome:
+    if state.phase is Phase.KILLING and (each.signal == KILL or not told):
+        return Outcome.KILLED
     if state.phase is Phase.RUNNING or state.processes[each.key].signal is None:
         return Outcome.EXITED
-    if state.phase is Phase.STOPPING or (told and each.signal != KILL):
-        return Outcome.TERMINATED
-    return Outcome.KILLED
+    return Outcome.TERMINATED
 
 
 def _over(state: State, now_s: float, *, proved: bool) -> Result:

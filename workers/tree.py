@@ -9,6 +9,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from coord.plan import KILL
 from workers.events import Exit, Found, Key, Left, Seen
 from workers.handles import Handle, open_child, open_found
 from workers.proc import read_command
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from workers.handles import Status
     from workers.proc import Stat
 
+UNKNOWN = 0  # the start time of a process that nobody looked at in time
 LOOKS_MAX = 50  # a tree that hides or changes during so many looks in a row is looked at again later
 
 
@@ -45,6 +47,7 @@ class Tree:
         self._labels: dict[int, str] = {}  # of the children, by number
         self._belongs: dict[Key, str] = {}  # the label of each process that is held
         self._exits: dict[int, Status] = {}
+        self._killing = False
 
     @property
     def proof(self) -> str | None:
@@ -87,6 +90,7 @@ class Tree:
 
     def kill(self, keys: Iterable[Key]) -> list[Key]:
         """Send SIGKILL to these, and to whatever is in their cgroup. Gives back those that may not be signalled."""
+        self._killing = True
         self._containment.kill()
         return self.send("SIGKILL", keys)
 
@@ -112,10 +116,19 @@ class Tree:
                 exit_code, signal = self._exits.pop(handle.pid, (None, None))
                 exits.append(Exit(key, exit_code, signal))
                 self._drop(handle)
-        if self._exits:  # of those that nobody held: their pids can come to mean others
-            held = {handle.pid for handle in self._handles.values()}
-            self._exits = {pid: status for pid, status in self._exits.items() if pid in held}
         return Left(tuple(exits))
+
+    def strangers(self) -> Left:
+        """Give those that were killed before anybody could hold them: a cgroup is killed as a whole.
+
+        Forgets the exits of all others that nobody held: their pids can come to mean others.
+        """
+        held = {handle.pid for handle in self._handles.values()} if self._exits else set()
+        strange = {pid: status for pid, status in self._exits.items() if pid not in held}
+        self._exits = {pid: status for pid, status in self._exits.items() if pid in held}
+        killed = [(pid, UNKNOWN) for pid, status in strange.items() if status == (None, KILL)] if self._killing else []
+        label = self._first_label()
+        return Left(tuple(Exit(key, None, KILL) for key in killed), tuple(Found(key, label, "") for key in killed))
 
     @property
     def held(self) -> tuple[Key, ...]:
@@ -154,7 +167,10 @@ class Tree:
         number = self._containment.number(stat)
         if number in self._labels:
             return self._labels[number]
-        return labels.get(stat.ppid) or next(iter(self._labels.values()), self._label)
+        return labels.get(stat.ppid) or self._first_label()
+
+    def _first_label(self) -> str:
+        return next(iter(self._labels.values()), self._label)
 
     def _hold(self, handle: Handle, label: str) -> None:
         self._handles[handle.key] = handle

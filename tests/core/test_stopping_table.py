@@ -248,3 +248,10 @@ def test_after_the_end_nothing_happens_any_more(event: Event) -> None:
     state, _ = step(stopping_at(0.0, A), Left((Exit(A, 0),)), 0.1)
     state, _ = step(state, Seen((), complete=True), 0.1)
     assert step(state, event, 99.0) == (state, ())
+
+
+def test_a_stranger_that_was_killed_counts_as_killed() -> None:
+    """A cgroup is killed as a whole: who died of that makes the verdict `forced`, though nobody had seen it alive."""
+    state, _ = step(stopping_at(0.0, A), Due(), 10.0)
+    state, _ = step(state, Left((Exit(A, 0), Exit(B, None, "SIGKILL")), (orphan(B),)), 10.1)
+    assert (state.processes[A].outcome, state.processes[B].outcome) == (Outcome.TERMINATED, Outcome.KILLED)

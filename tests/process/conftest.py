@@ -1,14 +1,17 @@
-"""What tests with processes share: the two ways of keeping them together; real processes that have something."""
+"""What tests with processes share: the two ways of keeping them together; bad days; processes that have something."""
 
 from __future__ import annotations
 
 import ctypes
 import secrets
+import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.process.days import Day
 from tests.process.holding import start
 from workers.cgroups import Cgroup, NoCgroupError, home, usable
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from tests.process.holding import Holder
 
 MODES = ("cgroup", "subreaper")
+SOURCES = Path(__file__).parent / "c"
 
 
 def why_no_cgroup() -> str | None:
@@ -42,6 +46,35 @@ def containment(request: pytest.FixtureRequest, lab: Lab) -> str:
         pytest.skip(NO_CGROUP)
     lab.environment["COORD_CONTAINMENT"] = request.param
     return str(request.param)
+
+
+@pytest.fixture
+def day(lab: Lab, job: str, containment: str) -> Iterator[Day]:
+    """One program, from its start to its end; kept together in the one way and in the other."""
+    day = Day(lab, job, containment)
+    yield day
+    day.close()
+
+
+@pytest.fixture
+def plain_day(lab: Lab, job: str) -> Iterator[Day]:
+    """The same, kept together by a subreaper alone."""
+    lab.environment["COORD_CONTAINMENT"] = "subreaper"
+    day = Day(lab, job, "subreaper")
+    yield day
+    day.close()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs in C, compiled."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("gcc is not on PATH: some programs here are too quick for Python")
+    folder = tmp_path_factory.mktemp("built")
+    for source in SOURCES.glob("*.c"):
+        subprocess.run([compiler, "-O2", "-Wall", "-Werror", "-o", str(folder / source.stem), str(source)], check=True)
+    return folder
 
 
 SHM = Path("/dev/shm")  # noqa: S108
