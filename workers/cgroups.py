@@ -126,7 +126,7 @@ def home() -> str:
     own = _own_path()
     for mount in mounts("cgroup2"):
         inside = os.path.relpath(own, mount.root)
-        if not inside.startswith(".."):
+        if not inside.startswith("..") and not _above_namespace(own) and not _above_namespace(mount.root):
             folder = os.path.normpath(f"{mount.point}/{inside}")
             _check(folder)
             return folder
@@ -139,6 +139,14 @@ def _own_path() -> str:
     if own is None:
         raise NoCgroupError("this kernel has no cgroup v2", "Leave it to coord: it does without")
     return own
+
+
+def _above_namespace(path: str) -> bool:
+    """Tell whether a path leads out of this cgroup namespace, so that its names are not known: cgroup_namespaces(7).
+
+    So it is with the host's mount in a container: at its mount point is the host's root, not the container's cgroup.
+    """
+    return path.startswith("/..")
 
 
 def _check(folder: str) -> None:

@@ -114,6 +114,31 @@ def test_empty_folders_of_the_dead_are_cleared_and_others_stay() -> None:
 
 
 @NEEDS_CGROUP
+@pytest.mark.parametrize("namespace", [(), ("unshare", "--cgroup")], ids=["shared", "of-its-own"])
+def test_a_mount_from_outside_of_the_namespace_is_not_taken_for_its_own(
+    lab: Lab, job: str, namespace: tuple[str, ...]
+) -> None:
+    """A container that sees the host's cgroups, but not which of them is its own, starts its child in no other."""
+    folder = Cgroup.make(home(), f"coord-test-{secrets.token_hex(4)}")
+    command = [*namespace, COORD, "run", "--job-id", job, "--log-level", "debug", "--", "cat", "/proc/self/cgroup"]
+    ended = subprocess.run(
+        command,
+        env={**surroundings(), **lab.environment, MARK: lab.token},
+        preexec_fn=lambda: folder.take_in(0),  # it calls the kernel only
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folder.remove()
+    (where,) = [line for line in ended.stdout.splitlines() if line.startswith("0::")]
+    if namespace:
+        assert where == "0::/"
+        assert "not mounted where this process can see its own cgroup" in ended.stderr
+    else:
+        assert f"{folder.path.rpartition('/')[2]}/coord-" in where
+
+
+@NEEDS_CGROUP
 def test_what_leaves_its_cgroup_is_stopped_all_the_same(lab: Lab, job: str) -> None:
     """A process that moves itself out of its cgroup (it may, as root) is still below the agent, and found."""
     leave = f"echo 0 > {home()}/cgroup.procs; setsid sleep 600 & exec sleep 600"
