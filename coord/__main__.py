@@ -19,6 +19,8 @@ def main() -> None:
         code = guard()
         if code is not None:
             sys.exit(code)
+    # a container may hold it back until somebody can take it (compose/Dockerfile); a guardian has seen to that itself
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     from coord import cli
 
     cli.main()
