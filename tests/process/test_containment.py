@@ -119,7 +119,7 @@ def test_a_mount_from_outside_of_the_namespace_is_not_taken_for_its_own(
     lab: Lab, job: str, namespace: tuple[str, ...]
 ) -> None:
     """A container that sees the host's cgroups, but not which of them is its own, starts its child in no other."""
-    folder = Cgroup.make(home(), f"coord-test-{secrets.token_hex(4)}")
+    folder = Cgroup.make(home(), f"test-{secrets.token_hex(4)}")  # not an agent's by its name: nobody clears it away
     command = [*namespace, COORD, "run", "--job-id", job, "--log-level", "debug", "--", "cat", "/proc/self/cgroup"]
     ended = subprocess.run(
         command,
