@@ -9,11 +9,15 @@ import fcntl
 import os
 import select
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from coord.errors import CoordError
 from workers.mounts import mounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PREFIX = "coord-"  # of every agent's folder
 EMPTY_S = 0.002  # the kernel takes the last process out a moment after its handle says that it is gone
@@ -105,6 +109,17 @@ class Cgroup:
 
 
 DELEGATE_HINT = "Have it delegated (systemd: Delegate=yes; a container: a writable cgroup mount), or leave it to coord"
+
+
+@contextmanager
+def alone(parent: str) -> Iterator[None]:
+    """Let one agent at a time make and clear folders: one that was just made is not held yet."""
+    fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def clear(parent: str) -> None:

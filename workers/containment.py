@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from workers.cgroups import PREFIX, Cgroup, NoCgroupError, clear, home, usable
+from workers.cgroups import PREFIX, Cgroup, NoCgroupError, alone, clear, home, usable
 from workers.handles import childless, reap
 from workers.marks import Mark, new_owner, put_on, read_mark
 from workers.prctl import become_subreaper
@@ -173,9 +173,10 @@ def contain(choice: Choice, agent_id: str, log: FilteringBoundLogger, base: Subr
     if choice is not Choice.SUBREAPER:
         try:
             parent = home()
-            clear(parent)
-            folder = Cgroup.make(parent, PREFIX + re.sub(r"[^\w.-]", "_", agent_id))
-            contained = InCgroup(base, folder)
+            with alone(parent):
+                clear(parent)
+                folder = Cgroup.make(parent, PREFIX + re.sub(r"[^\w.-]", "_", agent_id))
+                contained = InCgroup(base, folder)
             usable(folder)
         except NoCgroupError as error:
             if choice is Choice.CGROUP:

@@ -192,7 +192,13 @@ def _send(state: State, keys: tuple[Key, ...]) -> Result:
 
 
 def _known(state: State, found: Iterable[Found]) -> State:
-    new = {each.key: Process(each) for each in found if each.key not in state.processes}
+    new = {}
+    for each in found:
+        known = state.processes.get(each.key)
+        if known is None:
+            new[each.key] = Process(each)
+        elif each.child and not known.found.child:  # a look was faster than who started it
+            new[each.key] = replace(known, found=each)
     return replace(state, processes={**state.processes, **new}) if new else state
 
 

@@ -255,3 +255,12 @@ def test_a_stranger_that_was_killed_counts_as_killed() -> None:
     state, _ = step(stopping_at(0.0, A), Due(), 10.0)
     state, _ = step(state, Left((Exit(A, 0), Exit(B, None, "SIGKILL")), (orphan(B),)), 10.1)
     assert (state.processes[A].outcome, state.processes[B].outcome) == (Outcome.TERMINATED, Outcome.KILLED)
+
+
+def test_a_child_that_a_look_found_first_is_a_child_all_the_same() -> None:
+    """Who starts a child may be slower than a look; its failure is a child's failure then, too."""
+    state, _ = step(State(PLAN), Seen((helper(A),), complete=True), 0.0)
+    state, _ = step(state, Seen((child(A),), complete=False), 0.1)
+    assert state.children == (A,)
+    state, actions = step(state, Left((Exit(A, 7),)), 1.0)
+    assert (state.processes[A].exit_code, actions) == (7, (Wake(11.0), Look()))

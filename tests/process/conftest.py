@@ -28,7 +28,7 @@ SOURCES = Path(__file__).parent / "c"
 def why_no_cgroup() -> str | None:
     """Say why this machine can't have a cgroup per child; None: it can."""
     try:
-        trial = Cgroup.make(home(), "coord-trial")
+        trial = Cgroup.make(home(), f"coord-trial-{secrets.token_hex(4)}")
         usable(trial)
         trial.remove()
     except NoCgroupError as error:
