@@ -15,6 +15,7 @@ from tests.bench import rq_job
 from tests.bench.onlooker import children, kill_marked, marked, sleeps_of
 from tests.bench.program import program
 from tests.bench.site import BIN, ROOT
+from tests.harness import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,10 +70,14 @@ class Supervisor:
             try:
                 with children(mark, 1) as pidfds:
                     del pidfds  # it runs: that is all
-                others = sorted(set(marked(mark)) - {started.pid, *sleeps_of(mark)})
-                yield dict(zip(self.roles, (started.pid, *others), strict=True))
+                # what a killed run before it left is seen to by a short-lived process of its own
+                until(lambda: len(self._others(started.pid, mark)) == len(self.roles) - 1, "its processes alone")
+                yield dict(zip(self.roles, (started.pid, *self._others(started.pid, mark)), strict=True))
             finally:
                 kill_marked(mark)  # asked to leave, RQ's worker would wait for the sleep's end
+
+    def _others(self, pid: int, mark: str) -> list[int]:
+        return sorted(set(marked(mark)) - {pid, *sleeps_of(mark)})
 
 
 def _coord(_site: Site, mark: str) -> tuple[str, ...]:
