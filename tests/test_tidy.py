@@ -25,7 +25,7 @@ ALONE = {
         "workers/checkup/orphan.py",
         "workers/guardian.py",
         "workers/heir.py",
-        "workers/scope.py",
+        "workers/starter.py",
         "workers/starting.py",
         "workers/sweep.py",
     },

@@ -71,6 +71,10 @@ class Cgroup:
         found.pop(0, None)  # one in a pid namespace that we don't see
         return found
 
+    def exists(self) -> bool:
+        """Tell whether it was not removed."""
+        return os.path.exists(self.path)
+
     def populated(self) -> bool:
         """Tell whether any process is in it or below: the kernel's word."""
         try:

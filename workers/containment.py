@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from workers.events import Key
     from workers.handles import Status
     from workers.proc import Stat
 
@@ -91,6 +92,11 @@ class Subreaper:
         """Take the exits of children and orphans."""
         return reap()
 
+    def decided(self, key: Key) -> bool:
+        """Tell whether all is known of how a process ended that is gone."""
+        del self, key
+        return True
+
     def empty(self) -> bool:
         """Tell whether nobody is left: the kernel's word, not that of a list that ran empty."""
         return childless(self._spare)
@@ -142,6 +148,10 @@ class InCgroup:
     def reap(self) -> dict[int, Status]:
         """Take the exits of children and orphans."""
         return self._base.reap()
+
+    def decided(self, key: Key) -> bool:
+        """Tell whether all is known of how a process ended that is gone."""
+        return self._base.decided(key)
 
     def empty(self) -> bool:
         """Tell whether the cgroup is empty, and no child is left either."""

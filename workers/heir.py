@@ -120,7 +120,7 @@ class Heir:
         """Start a process that tells the record, if there is one; it is none of the job's."""
         if self._watched["redis_url"] is None:
             return None
-        teller = subprocess.Popen([sys.executable, "-m", "workers.obituary"], stdin=subprocess.PIPE)
+        teller = subprocess.Popen([sys.executable, "-P", "-m", "workers.obituary"], stdin=subprocess.PIPE)
         self._tellers.add(teller.pid)
         if teller.stdin:
             with suppress(BrokenPipeError):

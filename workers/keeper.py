@@ -143,6 +143,10 @@ class Keeper:
         """Stop this agent's processes, and only these; once under way, it can only get more urgent."""
         self._stopper.stop(plan)
 
+    def look(self) -> None:
+        """Look who is there, now."""
+        self._stopper.feed(self._tree.look())
+
     async def over(self) -> None:
         """Wait until every process is gone or has survived the plan."""
         await self._over.wait()
@@ -211,7 +215,7 @@ class Keeper:
             await asyncio.sleep(wait_s)
             began_s = self.now_s()
             if self.may_start():
-                self._stopper.feed(self._tree.look())
+                self.look()
             wait_s = max(min(LOOK_MAX_S, wait_s * 2), (self.now_s() - began_s) / LOOK_SHARE)
 
     def _watch(self, handle: Handle) -> None:

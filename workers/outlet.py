@@ -53,6 +53,27 @@ class Outlet:
             self._lines.task_done()
 
 
+class LateOutlet:
+    """An outlet that starts when there is something to write: its thread stays, and most programs need none."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._outlet: Outlet | None = None
+
+    def write(self, text: str) -> None:
+        """Take a line; never waits."""
+        self._outlet = self._outlet or Outlet(self._fd)
+        self._outlet.write(text)
+
+    def flush(self) -> None:
+        """Do nothing: writing goes on by itself; see `drain`."""
+
+    def drain(self, wait_s: float) -> None:
+        """Wait until all is written, but not longer than this."""
+        if self._outlet:
+            self._outlet.drain(wait_s)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write it all, however slowly it is read; when nobody reads it any more, there is nobody left to tell."""
     view = memoryview(data)

@@ -1,4 +1,4 @@
-"""The job behind a `JobScope`: its agent on a thread, its containment, and its guardian."""
+"""The job behind a `JobScope`: its keeper on a thread, its containment, its guardian. With a record: `recorded_job`."""
 
 from __future__ import annotations
 
@@ -6,74 +6,58 @@ import asyncio
 import os
 import secrets
 import sys
-from dataclasses import asdict, dataclass
+import time
+from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO, cast
 
-from coord.coordinator import new_request
-from coord.embedded import ensure
 from coord.errors import CoordError
-from coord.ledger import AsyncLedger
 from coord.logs import logger
-from coord.messages import COMMAND_MAX, STDERR_LINES_MAX, AgentInfo, Cause, FirstFailure, Outcome, clip
+from coord.messages import COMMAND_MAX, AgentInfo, Outcome, clip
 from coord.plan import Plan
-from coord.record import Record
-from coord.render.text import failure_words
 from workers import sweep
-from workers.agent import Agent
 from workers.beside import Beside
-from workers.containment import Choice, contain
-from workers.engine import Engine
+from workers.containment import contain
+from workers.engine import Engine, EngineEnded
 from workers.guests import Guests
+from workers.job_stopped import failure_of
 from workers.keeper import Keeper
-from workers.rank import how_it_ended
+from workers.outlet import LateOutlet
+from workers.proc import read_stat
 from workers.state import Phase
-from workers.stopper import Manner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coord.messages import ShutdownRequest
-    from coord.record import Answer, Call
+    from coord.messages import Cause, FirstFailure, ShutdownRequest
+    from workers.cgroups import Cgroup
+    from workers.children import Children
     from workers.containment import Entry
-    from workers.handles import Status
-    from workers.proc import Stat
+    from workers.events import Key
     from workers.state import Process, State
+    from workers.terms import Terms
 
-LEARN_S = 5.0  # how long reading the job's first failure may take at the end
-REPORT_SOON_S = 0.05  # many children started in a row are reported together
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a scope was told. `redis_url` None: the embedded server."""
-
-    job_id: str
-    label: str
-    plan: Plan
-    stop_on_failure: bool
-    containment: Choice
-    local: bool
-    redis_url: str | None
-    host: str
-    by: str
-    retain_s: int
-    log_level: str
-    sweep_shm: bool
+FLUSH_S = 1.0  # how long the end waits for a slow reader of stderr
+MARGIN_S = 30.0  # beyond the plan: for the record to be told
 
 
 class ScopedJob:
-    """Use: `open`, then `admit` children, then `seal` or `stop`, then `close`. Called from the program's threads.
+    """Use: `open`, then `expect` and `admit` children, then `seal` or `stop`, then `close`. From the program's threads.
 
-    `changed()`: something happened; called on the agent's thread. `ended(pid)`: as `Guests` wants it.
+    `changed()`: something happened; called on the agent's thread.
     """
 
-    def __init__(self, terms: Terms, *, changed: Callable[[], None], ended: Callable[[int], Status | None]) -> None:
+    def __init__(self, terms: Terms, children: Children, changed: Callable[[], None]) -> None:
         self.terms = terms
-        self.endings: dict[int, str] = {}  # pid of a rank -> the file that says how it ended
+        self.children = children
         self.first_failure: FirstFailure | None = None
         self._changed = changed
+        self._url: str | None = None
+        self._keeper: Keeper | None = None
         self._spare: set[int] = set()
-        self._url = None if terms.local else terms.redis_url or ensure()
+        self._entries: dict[Key, Entry] = {}  # of the children that run
+        self._emptied: list[Cgroup] = []  # of those that are gone, perhaps not with all that they started
+        self._over_s: float | None = None
         self._info = AgentInfo(
             agent_id=f"{terms.host}-{os.getpid()}-{secrets.token_hex(4)}",
             host=terms.host,
@@ -81,61 +65,83 @@ class ScopedJob:
             pid=os.getpid(),
             command=clip(" ".join(sys.argv), COMMAND_MAX),
         )
-        self._record = Record(terms.job_id, terms.retain_s)
-        self._log = logger(
-            terms.log_level, cast("TextIO", sys.stderr), job=terms.job_id, agent=self._info.agent_id, host=terms.host
-        )
-        self._guests = Guests(self._spare, ended)
-        self._beside = Beside(self._spare)
-        self._manner = Manner(terms.plan, ask_all=False, sweep_shm=terms.sweep_shm)
-        self._engine = Engine(self._work)
-        self._report_planned = False
+        self._outlet = LateOutlet(2)
+        stream = cast("TextIO", self._outlet)
+        self._log = logger(terms.log_level, stream, job=terms.job_id, agent=self._info.agent_id, host=terms.host)
+        self._beside = Beside(self._spare, self._log)
+        self._manner = terms.manner
+        self._settled = False
+        self._engine = Engine(self._until_left)
 
-    def open(self) -> None:
-        """Join the job. Raises RefusedError when it is fenced, UnreachableError when Redis can't be used."""
-        if self._url:
-            sweep.start_if_needed(self._url)
-        terms = self.terms
-        self._containment = contain(terms.containment, self._info.agent_id, self._log, self._guests)
+    def open(self, check: Callable[[], None]) -> None:
+        """Begin. Raises NoCgroupError, OSError, or what `check` raises, which is called again and again meanwhile."""
+        sweep.start_if_needed(self._url)
+        self._guests = Guests(self._spare, self.children.ended)
         try:
-            self._keeper = self._engine.start()
+            self._containment = contain(self.terms.containment, self._info.agent_id, self._log, self._guests)
         except BaseException:
-            self._containment.close()
+            self._guests.close()
             raise
-        watch = {
-            **asdict(self._info),
-            "job_id": terms.job_id,
-            "retain_s": terms.retain_s,
-            "plan": terms.plan.to_list(),
-            "stop_on_failure": terms.stop_on_failure,
-            "by": terms.by,
-            "stop_file": self._keeper.stop_file.path,
-            "containment": self._containment.facts(),
-            "ask_all": False,
-            "term_again_s": 0.0,
-            "sweep_shm": terms.sweep_shm,
-        }
-        self._beside.start(watch, self._url)
-        self._engine.call(self._beside.again_if_it_dies)
+        try:
+            keeper = self._engine.start(check)
+            facts = {"stop_file": keeper.stop_file.path, "containment": self._containment.facts()}
+            self._beside.start({**asdict(self._info), **self.terms.left_to_an_heir(), **facts}, self._url)
+            self._engine.call(self._beside.again_if_it_dies)
+        except BaseException:
+            self.seal()
+            self.close(MARGIN_S)
+            raise
 
     def close(self, timeout_s: float) -> None:
         """Wait for the agent's end; what it could not see gone within the time, its guardian sees to."""
+        with suppress(EngineEnded):
+            self._engine.post(self._left.set)
         if self._engine.wait(timeout_s):
-            self._beside.over(proved=self.state.proved)
+            self._beside.over(proved=self._keeper is None or self.state.proved)
         self._beside.close()
         self._containment.close()
+        for each in self._keeper.survivors if self._keeper else ():
+            self._log.error("child.survived", pid=each.pid, state=each.state, owner=each.owner)
+        self._outlet.drain(FLUSH_S)
 
-    # -- what the program wants ----------------------------------------------------------------------------------------
+    # -- what the program wants to know --------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
         """Where the job's processes on this host are."""
-        return self._keeper.state
+        return self._kept.state
+
+    @property
+    def _kept(self) -> Keeper:
+        if self._keeper is None:
+            raise EngineEnded
+        return self._keeper
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether nothing will change any more: all is over here, and the record was told, or had time enough."""
+        late = self._over_s is not None and time.monotonic() > self._over_s + MARGIN_S
+        return late or self._settled or not self._engine.running
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the agent's thread before its time: a defect of ours."""
+        return self._engine.error
 
     @property
     def request(self) -> ShutdownRequest | None:
         """The job's request, if there is one."""
-        return self._keeper.request if isinstance(self._keeper, Agent) else None
+        return None
+
+    @property
+    def pid(self) -> int:
+        """The program: a fork of it has no part in the job."""
+        return self._info.pid
+
+    @property
+    def agent_id(self) -> str:
+        """How the record names this program."""
+        return self._info.agent_id
 
     @property
     def environment(self) -> dict[str, str]:
@@ -144,131 +150,150 @@ class ScopedJob:
             "COORD_REDIS_URL": self._url,
             "COORD_JOB_ID": self.terms.job_id,
             "COORD_AGENT_ID": self._info.agent_id,
-            "COORD_STOP_FILE": self._keeper.stop_file.path,
+            "COORD_STOP_FILE": self.stop_file,
         }
         return {name: value for name, value in facts.items() if value}
 
     @property
-    def agent_id(self) -> str:
-        """How the record names this program."""
-        return self._info.agent_id
+    def stop_file(self) -> str | None:
+        """The file that is there when a stop has begun."""
+        return self._keeper.stop_file.path if self._keeper else None
+
+    # -- what it wants done --------------------------------------------------------------------------------------------
 
     def later(self, wait_s: float, call: Callable[[], None]) -> None:
-        """Call something later; on the agent's thread."""
-        asyncio.get_running_loop().call_later(wait_s, call)
+        """Call something later, on the agent's thread, as long as there is one."""
+        with suppress(EngineEnded):
+            self._engine.post(lambda: cast("None", asyncio.get_running_loop().call_later(wait_s, call)))
 
     def entry(self) -> Entry:
         """Make a place for one more child."""
         return self._containment.entry()
 
-    def admit(self, stat: Stat, entry: Entry, label: str, command: str) -> None:
-        """Take in a child that was just started; if the stop was faster, it is stopped at once."""
-        self._guests.admit(stat)
-        self._engine.call(self._keeper.adopt, stat.pid, entry.mark.number, label, command)
-        self._engine.call(self._report_soon)
+    def expect(self) -> bool:
+        """Announce a child: a stop will not end before `expect_no_more`. False: there is a stop, none may start."""
+
+        def begin() -> bool:
+            may_start = self.state.phase is Phase.RUNNING
+            if may_start:
+                self._guests.expect()
+            return may_start
+
+        with suppress(EngineEnded):
+            return self._engine.call(begin)
+        return False
+
+    def expect_no_more(self) -> None:
+        """It was admitted, or could not be started."""
+
+        def end() -> None:
+            self._guests.expect_no_more()
+            if not self._kept.may_start():
+                self._kept.look()
+
+        with suppress(EngineEnded):
+            self._engine.call(end)
+
+    def admit(self, pid: int, entry: Entry, label: str, command: str) -> bool | None:
+        """Take in a child that was just started. False: a stop was faster, it is stopped at once; None: it is gone."""
+
+        def take_in() -> bool | None:
+            stat = read_stat(pid)
+            if stat is None:
+                return None
+            self._guests.admit(stat)
+            try:
+                self._kept.adopt(pid, entry.mark.number, label, command)
+            except (CoordError, ProcessLookupError):  # nobody's child any more: a server of forks has waited for it
+                self._guests.dismiss(stat)
+                return None
+            self._entries[stat.key] = entry
+            self._adopted()
+            return self._kept.may_start()
+
+        return self._engine.call(take_in)
 
     def seal(self) -> None:
         """No more children will come."""
-        self._engine.call(self._keeper.seal)
+        with suppress(EngineEnded):
+            self._engine.call(self._kept.seal)
 
     def stop(self, cause: Cause, reason: str) -> None:
         """Stop all of the job's processes, here and on the other hosts."""
 
         def begin() -> None:
-            if self.state.phase is Phase.RUNNING:
-                self._keeper.stop(self.terms.plan)
-                if isinstance(self._keeper, Agent) and self.terms.stop_on_failure:
-                    self._keeper.ask(self._record.request(self._wish(cause, reason), None))
+            if self._kept.may_start():
+                self._kept.stop(self.terms.plan)
+                self._stop_elsewhere(cause, reason)
 
-        self._engine.call(begin)
+        with suppress(EngineEnded):
+            self._engine.call(begin)
 
     def stop_now(self) -> None:
         """Kill what is left here."""
-        self._engine.call(self._keeper.stop, Plan.now(self.terms.plan.kill_wait_s))
+        with suppress(EngineEnded):
+            self._engine.call(self._kept.stop, Plan.now(self.terms.plan.kill_wait_s))
 
     # -- on the agent's thread -----------------------------------------------------------------------------------------
 
+    async def _until_left(self, ready: Callable[[Keeper], None]) -> None:
+        """Work, and stay until the program has left the block: it may have to be nudged."""
+        self._left = asyncio.Event()
+        await self._work(ready)
+        self._settled = True
+        self._changed()
+        await self._left.wait()
+
     async def _work(self, ready: Callable[[Keeper], None]) -> None:
-        if self._url is None:
-            keeper = Keeper(
-                self._info.agent_id,
-                self._manner,
-                log=self._log,
-                containment=self._containment,
-                link=self._beside.link,
-                stop_on_failure=self.terms.stop_on_failure,
-            )
-            async with keeper:
-                self._begin(keeper, ready)
-                await keeper.over()
-            return
-        ledger = AsyncLedger(self._url)
-        try:
-            agent = Agent(
-                ledger,
-                self._record,
-                self._info,
-                manner=self._manner,
-                log=self._log,
-                containment=self._containment,
-                link=self._beside.link,
-                failed=self._failed if self.terms.stop_on_failure else None,
-            )
-            async with agent:
-                self._begin(agent, ready)
-                await agent.over()
-                await self._learn(ledger)
-        finally:
-            await ledger.close()
+        keeper = Keeper(
+            self._info.agent_id,
+            self._manner,
+            log=self._log,
+            containment=self._containment,
+            link=self._beside.link,
+            stop_on_failure=self.terms.stop_on_failure,
+        )
+        async with keeper:
+            self._begin(keeper, ready)
+            await keeper.over()
 
     def _begin(self, keeper: Keeper, ready: Callable[[Keeper], None]) -> None:
         keeper.wait_for_more()
-        keeper.on_change = self._look_for_failure
+        keeper.on_change = self._look
+        self._keeper = keeper
         ready(keeper)
+
+    def _adopted(self) -> None:
+        """Tell others of a new child."""
+
+    def _stop_elsewhere(self, cause: Cause, reason: str) -> None:
+        """Have the job stopped on the other hosts."""
+
+    def _look(self) -> None:
+        if self.state.phase is Phase.OVER:
+            self._over_s = self._over_s or time.monotonic()
+        self._look_for_failure()
+        self._clear()
+        self._changed()
 
     def _look_for_failure(self) -> None:
         if self.first_failure is None and self.terms.stop_on_failure:
             left = (each for each in self.state.processes.values() if each.outcome is Outcome.EXITED)
             failing = next((each for each in left if each.found.child and (each.exit_code != 0 or each.signal)), None)
             self.first_failure = self._failure_of(failing) if failing else None
-        self._changed()
 
     def _failure_of(self, process: Process) -> FirstFailure:
-        pid = process.found.key[0]
-        _, trace = how_it_ended(self.endings.get(pid, ""))
-        return FirstFailure(
-            agent_id=self._info.agent_id,
-            host=self._info.host,
-            label=process.found.label,
-            pid=pid,
-            exit_code=process.exit_code,
-            signal=process.signal,
-            stderr_tail=tuple(clip(line) for line in trace.splitlines()[-STDERR_LINES_MAX:]),
-        )
+        return failure_of(process, self._info, self.children.trace(process.found.key[0]))
 
-    async def _failed(self, process: Process) -> Call[Answer]:
-        failure = self._failure_of(process)
-        return self._record.fail(failure, self._wish(Cause.FAILURE, failure_words(failure)))
-
-    async def _learn(self, ledger: AsyncLedger) -> None:
-        """Read which failure was the first: it may have been on another host."""
-        try:
-            async with asyncio.timeout(LEARN_S):
-                snapshot = await ledger.run(self._record.snapshot())
-        except (CoordError, TimeoutError):
-            return
-        if snapshot and snapshot.request:
-            self.first_failure = snapshot.first_failure
-
-    def _report_soon(self) -> None:
-        if isinstance(self._keeper, Agent) and not self._report_planned:
-            self._report_planned = True
-            asyncio.get_running_loop().call_later(REPORT_SOON_S, self._report)
-
-    def _report(self) -> None:
-        self._report_planned = False
-        if isinstance(self._keeper, Agent) and self.state.phase is Phase.RUNNING:
-            self._keeper.report()
-
-    def _wish(self, cause: Cause, reason: str) -> ShutdownRequest:
-        return new_request(self.terms.job_id, cause, self.terms.by, reason)
+    def _clear(self) -> None:
+        """Let go of children that are gone, and of their cgroups: a program may start any number of them."""
+        for key, entry in list(self._entries.items()):
+            process = self.state.processes.get(key)
+            if process is None or process.outcome is not Outcome.RUNNING:
+                del self._entries[key]
+                self.children.gone(key[0])
+                if entry.cgroup:
+                    self._emptied.append(entry.cgroup)
+        for cgroup in self._emptied:
+            cgroup.remove()
+        self._emptied = [cgroup for cgroup in self._emptied if cgroup.exists()]

@@ -86,9 +86,12 @@ def in_place(entry: Entry, parent_pid: int | None) -> Callable[[], None]:
 
 
 @contextmanager
-def signals_held() -> Iterator[None]:
-    """Hold signals back: one that reaches a child before it is its program must neither get lost nor wake the agent."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+def signals_held(*numbers: signal.Signals) -> Iterator[None]:
+    """Hold signals back: one that reaches a child before it is its program must neither get lost nor wake the agent.
+
+    `numbers`: these; else all.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers or signal.valid_signals())
     try:
         yield
     finally:

@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 DEATH = {"signal": None, "exit_code": None, "how": "died together with its guardian"}
 
 
-def start_if_needed(redis_url: str) -> None:
-    """Start it when there is something to see to; it belongs to nobody's tree."""
-    if next(abandoned(), None):
-        environment = {**os.environ, "COORD_REDIS_URL": redis_url}
-        subprocess.run([sys.executable, "-m", "workers.sweep"], check=False, env=environment, stdin=subprocess.DEVNULL)
+def start_if_needed(redis_url: str | None) -> None:
+    """Start it when there is something to see to; it belongs to nobody's tree.
+
+    `redis_url` None: there is no record to tell, so it sees to those alone that had none either.
+    """
+    if any(_told_to(estate, redis_url) for estate in abandoned()):
+        environment = {**os.environ, "COORD_REDIS_URL": redis_url or ""}
+        argv = [sys.executable, "-P", "-m", "workers.sweep"]
+        subprocess.run(argv, check=False, env=environment, stdin=subprocess.DEVNULL)
 
 
 def main() -> None:
@@ -42,13 +46,19 @@ def main() -> None:
     if os.fork():
         os._exit(0)
     os.setsid()
+    redis_url = os.environ["COORD_REDIS_URL"] or None
     for estate in abandoned():
-        see_to(estate, os.environ["COORD_REDIS_URL"])
+        if _told_to(estate, redis_url):
+            see_to(estate, redis_url)
 
 
-def see_to(estate: Estate, redis_url: str) -> None:
+def _told_to(estate: Estate, redis_url: str | None) -> bool:
+    return bool(redis_url or estate.watch.get("local"))
+
+
+def see_to(estate: Estate, redis_url: str | None) -> None:
     """Stop what is left of one agent, report it in its name, and forget it."""
-    watch = {**estate.watch, "redis_url": redis_url}
+    watch = {**estate.watch, "redis_url": None if estate.watch.get("local") else redis_url}
     settle(Heir(watch, Strays(watch["containment"])), watch, None, DEATH)
     estate.remove()
 

@@ -58,7 +58,11 @@ class Tree:
         """Take in a child that was just started; what it runs is known, while /proc may not know it yet."""
         handle = open_child(pid)
         self._labels[number] = label
-        self._hold(handle, label)
+        if handle.key in self._handles:  # a look was faster
+            self._belongs[handle.key] = label
+            handle.close()
+        else:
+            self._hold(handle, label)
         return Seen((Found(handle.key, label, command, child=True),), complete=False)
 
     def look(self) -> Seen:
@@ -112,7 +116,7 @@ class Tree:
         exits = []
         for key in keys:
             handle = self._handles.get(key)
-            if handle and handle.gone():
+            if handle and handle.gone() and self._containment.decided(key):
                 exit_code, signal = self._exits.pop(handle.pid, (None, None))
                 exits.append(Exit(key, exit_code, signal))
                 self._drop(handle)

@@ -87,6 +87,16 @@ def test_the_command_alone_can_be_asked_first() -> None:
     assert actions[0] == Kill((B, C))
 
 
+def test_a_child_that_was_found_before_it_was_adopted_is_one() -> None:
+    """A look can be faster than who started it; its failure, and its end, count as those of any other."""
+    state, _ = step(replace(State(PLAN), sealed=False), Seen((helper(A),), complete=True), 0.0)
+    assert state.children == ()
+    state, _ = step(state, Seen((child(A),), complete=False), 0.0)
+    assert state.children == (A,)
+    state, _ = step(state, Seen((helper(A),), complete=True), 0.0)
+    assert state.children == (A,)
+
+
 def test_a_hundred_hold_outs_share_one_deadline() -> None:
     """A hundred hold-outs take one grace, not a hundred."""
     keys = tuple((pid, 1) for pid in range(100, 200))
