@@ -43,6 +43,8 @@ class Beside:
         self._watch, self._redis_url = watch, redis_url
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         forks.private.add(ours)
+        written = estate.path_of(watch["agent_id"])
+        Link(ours).tell("watch", **watch, redis_url=redis_url, estate=str(written) if written else None)
         try:
             with theirs:
                 self._popen = _start(theirs)
@@ -52,8 +54,6 @@ class Beside:
         self._spare.add(self._popen.pid)
         self.link.end = ours
         self._estate = estate.declare(watch, keepers=(os.getpid(), self._popen.pid))
-        written = str(self._estate.path) if self._estate else None
-        self.link.tell("watch", **watch, redis_url=redis_url, estate=written)
 
     def again_if_it_dies(self) -> None:
         """Watch it, in the agent's loop."""

@@ -38,17 +38,28 @@ class Estate:
 
 def declare(watch: dict[str, Any], keepers: tuple[int, ...]) -> Estate | None:
     """Write it down. `keepers`: pids of who sees to it while one of them lives. None: it can't be written."""
+    path = path_of(watch["agent_id"])
+    if path is None:
+        return None
+    estate = Estate(path, watch)
     try:
-        folder = runtime_dir() / FOLDER
-        folder.mkdir(mode=0o700, exist_ok=True)
-        estate = Estate(folder / f"{watch['agent_id'].replace('/', '_')}.json", watch)
         keys = [stat.key for pid in keepers if pid > 1 and (stat := read_stat(pid))]
         draft = estate.path.with_suffix(".new")
         draft.write_text(json.dumps({"keepers": keys, "where": _where(), "watch": watch}))
         draft.replace(estate.path)
-    except (CoordError, OSError):
+    except OSError:
         return None
     return estate
+
+
+def path_of(agent_id: str) -> Path | None:
+    """Give the place of an agent's file; None where there can be none."""
+    try:
+        folder = runtime_dir() / FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except (CoordError, OSError):
+        return None
+    return folder / f"{agent_id.replace('/', '_')}.json"
 
 
 def abandoned() -> Iterator[Estate]:
