@@ -48,6 +48,7 @@ class Tree:
         self._belongs: dict[Key, str] = {}  # the label of each process that is held
         self._exits: dict[int, Status] = {}
         self._killing = False
+        self._told: set[int] = set()  # pids of those that were told to be gone since; the kernel may tell how later
 
     @property
     def proof(self) -> str | None:
@@ -119,6 +120,8 @@ class Tree:
             if handle and handle.gone() and self._containment.decided(key):
                 exit_code, signal = self._exits.pop(handle.pid, (None, None))
                 exits.append(Exit(key, exit_code, signal))
+                if self._killing:
+                    self._told.add(handle.pid)
                 self._drop(handle)
         return Left(tuple(exits))
 
@@ -130,7 +133,8 @@ class Tree:
         held = {handle.pid for handle in self._handles.values()} if self._exits else set()
         strange = {pid: status for pid, status in self._exits.items() if pid not in held}
         self._exits = {pid: status for pid, status in self._exits.items() if pid in held}
-        killed = [(pid, UNKNOWN) for pid, status in strange.items() if status == (None, KILL)] if self._killing else []
+        new = strange.keys() - self._told if self._killing else ()
+        killed = [(pid, UNKNOWN) for pid in new if strange[pid] == (None, KILL)]
         label = self._first_label()
         return Left(tuple(Exit(key, None, KILL) for key in killed), tuple(Found(key, label, "") for key in killed))
 
