@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Owner: TypeAlias = "BaseProcess | subprocess.Popen[Any]"
 
 WORD_MAX_BYTES = 256 * 1024
+TELL_S = 1.0  # how long a server of forks may take to say how its ranks ended
+LOOK_S = 0.005
 STATUS = struct.Struct("q")  # how a forkserver says it
 SPLICE_F_NONBLOCK = 2
 
@@ -47,6 +50,7 @@ class Children:
         self._gone: deque[int] = deque()
         self._traces: dict[int, str] = {}
         self._listening = threading.Lock()
+        self._pause = threading.Event()
 
     def add(self, owner: Owner, line: socket.socket | None = None) -> None:
         """Add one. `line`: to a rank, which says at its end how it was."""
@@ -97,9 +101,17 @@ class Children:
                 if trace := child.told.get("trace"):
                     self._traces[pid] = trace
 
+    def settle(self) -> None:
+        """Have the exits of those that are gone taken; a server of forks may be late in saying how its ranks ended."""
+        end_s = time.monotonic() + TELL_S
+        self.reap()
+        while self._gone and time.monotonic() < end_s:
+            self._pause.wait(LOOK_S)
+            self.reap()
+
     def close(self) -> None:
         """Let go of all."""
-        self.reap()
+        self.settle()
         for child in self._all.values():
             self._hang_up(child)
 
@@ -121,10 +133,12 @@ def _taken(owner: Owner) -> bool:
     if isinstance(owner, subprocess.Popen):
         return owner.poll() is not None
     try:
-        owner.join(0)
+        if owner.exitcode is None:
+            return False
+        owner.join(0)  # so that multiprocessing lets go of it, too
     except ValueError:  # the program has closed it
-        return True
-    return owner.exitcode is not None
+        pass
+    return True
 
 
 def _said_by_forkserver(sentinel: int) -> int | None:

@@ -20,9 +20,10 @@ class Outlet:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._lines: queue.Queue[str] = queue.Queue(LINES_MAX)
+        self._lines: queue.Queue[str | None] = queue.Queue(LINES_MAX)
         self._dropped = 0
-        threading.Thread(target=self._pump, name="outlet", daemon=True).start()
+        self._thread = threading.Thread(target=self._pump, name="outlet", daemon=True)
+        self._thread.start()
 
     def write(self, text: str) -> None:
         """Take a line; never waits."""
@@ -47,9 +48,14 @@ class Outlet:
         while self._lines.unfinished_tasks and time.monotonic() < end_s:
             time.sleep(LOOK_S)
 
+    def close(self) -> None:
+        """End the thread, once all is written."""
+        self._lines.put(None)
+        self._thread.join(LOOK_S)
+
     def _pump(self) -> None:
-        while True:
-            write_all(self._fd, self._lines.get().encode(errors="replace"))
+        while (line := self._lines.get()) is not None:
+            write_all(self._fd, line.encode(errors="replace"))
             self._lines.task_done()
 
 
@@ -68,10 +74,12 @@ class LateOutlet:
     def flush(self) -> None:
         """Do nothing: writing goes on by itself; see `drain`."""
 
-    def drain(self, wait_s: float) -> None:
-        """Wait until all is written, but not longer than this."""
+    def close(self, wait_s: float) -> None:
+        """Wait until all is written, but not longer than this; then let the thread end."""
         if self._outlet:
             self._outlet.drain(wait_s)
+            self._outlet.close()
+            self._outlet = None
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -141,7 +141,7 @@ class JobScope:
                 return False
             self._sleep(wait_s)
             self._interrupts.check(but_own=True)
-        self._children.reap()
+        self._children.settle()
         if self.stopping or self._opened.error:
             raise self._stopped()
         return True

@@ -102,7 +102,7 @@ class ScopedJob:
         self._containment.close()
         for each in self._keeper.survivors if self._keeper else ():
             self._log.error("child.survived", pid=each.pid, state=each.state, owner=each.owner)
-        self._outlet.drain(FLUSH_S)
+        self._outlet.close(FLUSH_S)
 
     # -- what the program wants to know --------------------------------------------------------------------------------
 
