@@ -74,7 +74,9 @@ class Guests(Subreaper):
             if status := self._end_of(key):
                 exits[key[0]] = status
                 self._told(key)
-        self._owned &= {self._reaped(pid) for pid in children_of(os.getpid())}
+        for pid in children_of(os.getpid()):
+            self._reap_orphan(pid)
+        self._owned = {key for key in self._owned if _is_there(key)}
         return exits
 
     def decided(self, key: Key) -> bool:
@@ -114,16 +116,19 @@ class Guests(Subreaper):
             self._children[key] = time.monotonic()
         return self._ended(pid)
 
-    def _reaped(self, pid: int) -> Key | None:
-        """Take the exit of an orphan; gives the key of a child that is still there."""
+    def _reap_orphan(self, pid: int) -> None:
+        """Take the exit of one that is nobody's but the job's."""
         stat = read_stat(pid)
-        if stat is None:
-            return None
-        known = stat.key in self._owned or stat.key in self._children or self._expected
-        if not stat.alive and not known and self.number(stat) is not None:
+        if stat is None or stat.alive or stat.key in self._owned or stat.key in self._children or self._expected:
+            return
+        if self.number(stat) is not None:
             with suppress(ChildProcessError):
                 reap_one(pid)
-        return stat.key
+
+
+def _is_there(key: Key) -> bool:
+    stat = read_stat(key[0])
+    return stat is not None and stat.key == key
 
 
 def _readable(pids: Collection[int]) -> bool:
