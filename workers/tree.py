@@ -113,13 +113,14 @@ class Tree:
 
     def collect(self, keys: Iterable[Key]) -> Left:
         """Reap, and close the handles of those among `keys` that are gone."""
-        self._exits |= self._containment.reap()
+        handles = [handle for key in keys if (handle := self._handles.get(key))]
+        gone = [handle for handle in handles if handle.gone()]
+        self._exits |= self._containment.reap()  # after that look: how they ended is known by now
         exits = []
-        for key in keys:
-            handle = self._handles.get(key)
-            if handle and handle.gone() and self._containment.decided(key):
+        for handle in gone:
+            if self._containment.decided(handle.key):
                 exit_code, signal = self._exits.pop(handle.pid, (None, None))
-                exits.append(Exit(key, exit_code, signal))
+                exits.append(Exit(handle.key, exit_code, signal))
                 if self._killing:
                     self._told.add(handle.pid)
                 self._drop(handle)

@@ -14,7 +14,7 @@ import pytest
 
 from coord.errors import CoordError
 from tests.harness import NASTY, until
-from workers import handles, proc
+from workers import handles, proc, signals
 from workers.containment import Subreaper
 from workers.handles import open_child, open_found
 from workers.tree import Tree
@@ -95,6 +95,26 @@ def test_exits_are_told_with_code_and_signal(tree: Tree) -> None:
 
     until(all_told, "both exits")
     assert [exits[key] for key in keys] == [(7, None), (None, "SIGKILL")]
+
+
+def test_an_end_between_two_looks_is_told_with_its_code(monkeypatch: pytest.MonkeyPatch, tree: Tree) -> None:
+    """A child that ends just after exits were taken is told the next time, with its code, and not now without."""
+    pid = start("/bin/sh", "-c", "kill -STOP $$; exit 7")
+    key = tree.adopt(pid, 1, "x", "a command").found[0].key
+    until(lambda: (stat := proc.read_stat(pid)) and stat.state == "T", "it has stopped")
+    real = handles.reap
+
+    def reap_then_end() -> dict[int, handles.Status]:
+        taken = real()
+        signals.send(pid, None, signal.SIGCONT)
+        until(lambda: (stat := proc.read_stat(pid)) is None or not stat.alive, "its end")
+        return taken
+
+    monkeypatch.setattr("workers.containment.reap", reap_then_end)
+    told = tree.collect([key]).exits
+    monkeypatch.undo()
+    told += tree.collect([key]).exits
+    assert [(each.exit_code, each.signal) for each in told] == [(7, None)]
 
 
 @pytest.mark.parametrize("pid", [-1, 0, 1])
