@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import multiprocessing
 import queue
+import random
 import socket
 import subprocess
 import sys
@@ -64,6 +65,7 @@ def swallows(_scope: JobScope) -> None:
             raise
 
 
+LIVES = 20
 told_here: list[int] = []
 
 
@@ -198,6 +200,38 @@ def overtaken(scope: JobScope, options: dict[str, Any]) -> None:
     scope.join()
 
 
+def by_hand(_scope: JobScope, options: dict[str, Any]) -> None:
+    """Do without the scope: the naive loop."""
+    context: Any = multiprocessing.get_context("fork")
+    processes = [context.Process(target=RANKS[name], args=arguments) for name, *arguments in options["ranks"]]
+    for process in processes:
+        process.start()
+    wait_for("ready", len(processes))
+    began_s = time.monotonic()
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(timeout=options["grace_s"])
+        if process.is_alive():
+            process.kill()
+    tell("by hand", took_s=time.monotonic() - began_s)
+    for process in processes:
+        process.join()
+
+
+def living(scope: JobScope, options: dict[str, Any]) -> None:
+    """Start ranks and programs of all kinds, again and again, and wait for none of them for long."""
+    chance = random.Random(options["seed"])
+    for _ in range(LIVES):
+        name = chance.choice(["sleeper", "deaf", "parent", "daemon", "brief"])
+        if chance.random() < 0.7:
+            scope.spawn(RANKS[name])
+        else:
+            scope.popen([sys.executable, "-c", f"from tests.scope.ranks import {name}; {name}()"])
+        scope.join(chance.uniform(0, 0.2))
+    scope.join()
+
+
 BODIES: dict[str, Callable[[JobScope, dict[str, Any]], None]] = {
-    each.__name__: each for each in (ranks, blocked, starting, raising, stubborn, overtaken)
+    each.__name__: each for each in (ranks, blocked, starting, raising, stubborn, overtaken, by_hand, living)
 }

@@ -96,6 +96,7 @@ def daemon() -> None:
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
+            tell("daemon")
             os.execve("/bin/sleep", ["sleep", str(LONG_S)], {})
         os._exit(0)
     os.wait()

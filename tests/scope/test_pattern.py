@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.harness import until
+from workers.proc import read_stat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,3 +65,23 @@ def assert_recorded(status: dict[str, Any]) -> None:
     outcomes = sorted(each["outcome"] for each in agent["processes"] if each["label"].startswith("rank"))
     assert [each for each in outcomes if each != "survived"] == outcomes
     assert outcomes.count("killed") >= DEAF + 1
+
+
+def test_without_a_sweep_the_memory_stays(program: Callable[..., Program], job: str, shm: Path, tmp_path: Path) -> None:
+    """Negative control: what a killed rank had in /dev/shm is there until somebody removes it."""
+    scope = {"job_id": job, "local": True, "grace_s": 0.5}
+    run = program("ranks", scope=scope, ranks=[["holder", shm.name, str(tmp_path / "lock")], ["failing", 1]])
+    assert run.ended["error"] == "JobStopped"
+    assert shm.exists()
+
+
+def test_the_loop_that_everybody_writes_takes_a_grace_for_each(program: Callable[..., Program], job: str) -> None:
+    """Negative control: the same ranks, stopped by hand, one timeout after the other; and a daemon stays."""
+    run = program("by_hand", grace_s=0.5, scope={"job_id": job, "local": True}, ranks=[["deaf"]] * 3 + [["daemon"]])
+    assert run.until("by hand")[0]["took_s"] >= 1.5
+    assert run.ended["error"] is None
+    pid = run.told("daemon")[0]["pid"]
+    assert read_stat(pid)
+    handle = os.pidfd_open(pid)
+    signal.pidfd_send_signal(handle, signal.SIGKILL)
+    os.close(handle)
