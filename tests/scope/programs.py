@@ -18,6 +18,7 @@ from coord.child import Stop
 from tests.scope.bodies import BODIES
 from tests.scope.calls import CALLS
 from tests.scope.facts import tell
+from tests.scope.pools import POOLS
 from tests.scope.ranks import nothing
 from workers import JobScope
 from workers.interrupts import Interrupts
@@ -91,7 +92,11 @@ def early_looks() -> None:
     job.admit = late
 
 
-GUARDS = {"nudge": no_nudges, "fence": no_fence, "first look": early_looks}
+GUARDS = {
+    "nudge": no_nudges,
+    "fence": no_fence,
+    "first look": early_looks,
+}
 
 
 def warmed_up(options: dict[str, Any]) -> BaseContext:
@@ -136,4 +141,4 @@ def tell_end(error: BaseException) -> None:
 
 
 if __name__ == "__main__":
-    main({**BODIES, **CALLS}[sys.argv[1]], json.loads(sys.argv[2]))
+    main({**BODIES, **CALLS, **POOLS}[sys.argv[1]], json.loads(sys.argv[2]))
