@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from workers import estate, forks
@@ -51,6 +52,7 @@ class Beside:
         except OSError:
             forks.close(ours)
             raise
+        self._began_s = time.monotonic()  # as the loop's time
         self._spare.add(self._popen.pid)
         self.link.end = ours
         self._estate = estate.declare(watch, keepers=(os.getpid(), self._popen.pid))
@@ -69,7 +71,7 @@ class Beside:
             self.link.end = None
             self._popen.wait()
             self._spare.discard(self._popen.pid)
-            loop.call_later(AGAIN_S, self._start_again)
+            loop.call_at(max(loop.time(), self._began_s + AGAIN_S), self._start_again)
 
     def _start_again(self) -> None:
         try:

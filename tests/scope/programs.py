@@ -20,7 +20,7 @@ from tests.scope.calls import CALLS
 from tests.scope.facts import tell
 from tests.scope.pools import POOLS
 from tests.scope.ranks import nothing
-from workers import JobScope
+from workers import JobScope, beside, forks
 from workers.interrupts import Interrupts
 from workers.prctl import is_subreaper
 from workers.scoped_job import ScopedJob
@@ -92,10 +92,25 @@ def early_looks() -> None:
     job.admit = late
 
 
+def no_pidfd() -> None:
+    """Have the guardian learn of the program's death by the end of its link alone."""
+    module: Any = beside
+    module.hold = lambda _pid: None
+
+
+def no_pidfd_nor_fork_hook() -> None:
+    """And have that end stay in forked ranks."""
+    no_pidfd()
+    module: Any = forks
+    module.private = type("Nothing", (set,), {"add": lambda *_: None})()
+
+
 GUARDS = {
     "nudge": no_nudges,
     "fence": no_fence,
     "first look": early_looks,
+    "pidfd": no_pidfd,
+    "pidfd and fork hook": no_pidfd_nor_fork_hook,
 }
 
 
