@@ -95,6 +95,9 @@ class JobScope:
 
         In it, SIGTERM raises SystemExit in the main thread, so `finally` blocks run. `label`: the rank's name, else the
         function's name and a number. Raises JobStopped when the job is being stopped.
+
+        A rank shuts down its own pools (joblib: `get_reusable_executor().shutdown()`): as any multiprocessing.Process,
+        it waits at its end for its children before these pools tell them to leave, which can take minutes, or for ever.
         """
         with self._own_work():
             return self._starter.spawn(target, args, kwargs, label)

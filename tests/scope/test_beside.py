@@ -68,6 +68,45 @@ if __name__ == "__main__":
     print("well", flush=True)
 """
 
+LOKY_IN_A_RANK = """
+import multiprocessing, os, sys, time
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
+from workers import JobScope, JobStopped
+
+def rank():
+    try:
+        assert Parallel(n_jobs=2)(delayed(abs)(-each) for each in range(4)) == [0, 1, 2, 3]
+    finally:
+        get_reusable_executor().shutdown()
+
+def works(folder):
+    Parallel(n_jobs=2)(delayed(os.system)(f": > {folder}/{each}; exec sleep 300") for each in range(2))
+
+def breaks(folder):
+    while len(os.listdir(folder)) < 2:
+        time.sleep(0.05)
+    raise ValueError("no luck")
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    with JobScope(sys.argv[1], context=context) as scope:
+        for _ in range(2):
+            scope.spawn(rank)
+        scope.join()
+    try:
+        with JobScope(sys.argv[1] + "-2", context=context, grace_s=10) as scope:
+            scope.spawn(works, sys.argv[3])
+            scope.spawn(breaks, sys.argv[3])
+            scope.join()
+    except JobStopped as stopped:
+        assert "no luck" in str(stopped)
+    outcomes = [each.outcome.value for each in scope._job.state.processes.values()]
+    assert len(outcomes) >= 4, "ranks, and loky's workers"
+    assert "killed" not in outcomes, outcomes
+    print("well", flush=True)
+"""
+
 LOADER = """
 import os, signal, sys, time
 import torch
@@ -129,6 +168,15 @@ def test_joblib_beside_a_scope(lab: Lab, job: str, tmp_path: Path) -> None:
     """Loky's workers work on, before, beside and after a scope."""
     pytest.importorskip("joblib", reason="joblib is not installed")
     run(lab, LOKY, job, tmp_path)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.usefixtures("containment")
+def test_joblib_in_a_rank(lab: Lab, job: str, tmp_path: Path, method: str) -> None:
+    """Loky's workers in a rank end when it shuts them down, and go with it when it is stopped, without force."""
+    pytest.importorskip("joblib", reason="joblib is not installed")
+    (tmp_path / "started").mkdir()
+    run(lab, LOKY_IN_A_RANK, job, tmp_path, method, str(tmp_path / "started"))
 
 
 @needs_torch
