@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from tests.harness import Lab, Started
 
 RUNS = int(os.environ.get("COORD_TEST_DEATHS", "4"))
+LENGTH_S = f"600.{os.getpid()}"  # nobody else's on this machine
 PROGRAM = """
 import os, signal, sys, time
 from workers import JobScope
 
 def rank(number):
     if number == 1:
-        os.system("(setsid env -i sleep 600 &)")  # gets away from its parent, its session and its environment
+        os.system(f"(setsid env -i sleep {sys.argv[3]} &)")  # gets away from parent, session and environment
     if number == 2:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print("ready", flush=True)
@@ -44,7 +45,7 @@ def start(lab: Lab, job: str, containment: str, folder: Path) -> Started:
     path.write_text(PROGRAM)
     folder.chmod(0o700)
     lab.environment["COORD_RUNTIME_DIR"] = str(folder)  # no other agent's estate is seen to meanwhile
-    return lab.start(str(path), job, containment, program=sys.executable)
+    return lab.start(str(path), job, containment, LENGTH_S, program=sys.executable)
 
 
 def ready(run: Started) -> None:
@@ -57,7 +58,7 @@ def ready(run: Started) -> None:
 def sleeps() -> set[int]:
     """Find who got away: it has no environment that could tell whose it is."""
     paths = Path("/proc").glob("[0-9]*/cmdline")
-    return {int(path.parent.name) for path in paths if _command(path) == b"sleep\x00600\x00"}
+    return {int(path.parent.name) for path in paths if _command(path) == f"sleep\0{LENGTH_S}\0".encode()}
 
 
 def _command(path: Path) -> bytes:
