@@ -23,6 +23,7 @@ from coord.messages import (
     ProcessReport,
     ShutdownRequest,
     Survivor,
+    Unproved,
     clip,
 )
 from coord.plan import Plan
@@ -30,7 +31,9 @@ from coord.plan import Plan
 NAME_SHOWN = 20
 INTEGER_MAX = 2**53  # Lua's numbers are doubles
 
-_Message = TypeVar("_Message", "AgentInfo", "FirstFailure", "AgentReport", "ProcessReport", "Survivor", "LeftBehind")
+_Message = TypeVar(
+    "_Message", "AgentInfo", "FirstFailure", "AgentReport", "ProcessReport", "Survivor", "LeftBehind", "Unproved"
+)
 
 
 class MessageError(ValueError):
@@ -55,10 +58,13 @@ def decode_control(data: bytes) -> ShutdownRequest:
         requested_us=_integer(message, "requested_us"),
         rev=_integer(message, "rev"),
         elapsed_us=_integer(message, "elapsed_us"),
+        rq=message.get("rq") == 1,
     )
 
 
-def request_from(body: dict[str, Any], plan: Any, *, requested_us: int, rev: int, elapsed_us: int) -> ShutdownRequest:
+def request_from(
+    body: dict[str, Any], plan: Any, *, requested_us: int, rev: int, elapsed_us: int, rq: bool
+) -> ShutdownRequest:
     """Put a request together from its body and the record's fields; raises MessageError."""
     try:
         return ShutdownRequest(
@@ -71,6 +77,7 @@ def request_from(body: dict[str, Any], plan: Any, *, requested_us: int, rev: int
             requested_us=requested_us,
             rev=rev,
             elapsed_s=max(0, elapsed_us) / 1e6,
+            rq=rq,
         )
     except (ValueError, UsageError) as error:
         raise MessageError(str(error)) from error
@@ -109,6 +116,14 @@ def decode_report(data: bytes) -> AgentReport:
     except (KeyError, TypeError, ValueError) as error:
         raise MessageError(f"not a report: {error}") from error
     return _known(AgentReport, message)
+
+
+def decode_unproved(data: bytes) -> tuple[Unproved, ...]:
+    """Read the list of RQ jobs without proof; raises MessageError."""
+    try:
+        return tuple(_known(Unproved, each) for each in json.loads(data))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise MessageError(f"no list of RQ jobs: {error}") from error
 
 
 def _load(data: bytes) -> dict[str, Any]:

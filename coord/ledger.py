@@ -35,6 +35,7 @@ CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 5.0
 RETRIES = 2
 EVENTS_PER_READ = 1000
+RQ_JOBS_PER_READ = 1000
 
 T = TypeVar("T")
 
@@ -42,7 +43,10 @@ T = TypeVar("T")
 _SERVER_SAYS = {
     "read only replica": ("is a read-only replica", "Give the address of the primary"),
     "MASTER is down": ("is a replica without a primary", "Give the address of the primary"),
-    "o permissions to": ("forbids this user a command", "Allow it keys coord:*, channel coord:control, scripts"),
+    "o permissions to": (
+        "forbids this user a command",
+        "Allow it keys coord:* (and rq:* for RQ jobs), channel coord:control, scripts",
+    ),
     "Authentication required": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
     "already authenticated": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
     "invalid username-password": ("refused the password", "Correct it in COORD_REDIS_URL"),
@@ -93,6 +97,12 @@ class Ledger:
         """Take the job out of the index."""
         with _mapped(self._url):
             self._redis.zrem(JOBS_INDEX, job_id)
+
+    def rq_jobs(self, record: Record) -> Iterator[tuple[str, str]]:
+        """Give id and queue name of each RQ job that was enlisted; one may come twice."""
+        with _mapped(self._url):
+            for rq_job, queue in self._redis.hscan_iter(record.rq_key, count=RQ_JOBS_PER_READ):
+                yield rq_job.decode(), queue.decode()
 
     def ask(self, *words: str) -> Any:
         """Ask the server about itself, not about the record: `PING`, `TIME`, `INFO`, `CONFIG GET` and a name."""

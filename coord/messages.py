@@ -62,6 +62,7 @@ class ShutdownRequest:
     requested_us: int = 0  # Redis time of the record
     rev: int = 1  # counts up each time the plan was shortened
     elapsed_s: float = 0.0  # Redis time that had passed since requested_us when this copy was sent
+    rq: bool = False  # the job has RQ jobs, which somebody has to sweep
 
     def body(self) -> str:
         """Give the part that the requester writes; the plan, the time and the revision are the record's own."""
@@ -145,6 +146,16 @@ class LeftBehind:
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
         return _fields(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Unproved:
+    """An RQ job of which nobody saw the end: a plain `rq worker` had it. `status`: what RQ has recorded of it."""
+
+    host: str
+    worker: str
+    rq_job: str
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from coord.decode import MessageError
 from coord.keys import CONTROL_CHANNEL, job_keys
-from coord.messages import AgentInfo, AgentReport, FirstFailure, Outcome, ShutdownRequest, dump, encode
+from coord.messages import AgentInfo, AgentReport, FirstFailure, Outcome, ShutdownRequest, Unproved, dump, encode
 from coord.plan import Plan
 from coord.snapshot import Snapshot, decode_request, decode_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 RETAIN_S = 7 * 24 * 3600
 BEAT_S = 2.0
 LEASE_S = 10.0  # four beats may be lost
 PATIENCE_S = 2 * BEAT_S
+CLAIM_S = 10.0  # who sweeps RQ jobs renews its claim several times in that
+UNPROVED_MAX = 1000  # listed; more are counted
 DEFAULT_PLAN = dump(Plan.of().to_list())  # for a job of which no agent declared one
 
 T_co = TypeVar("T_co", covariant=True)
@@ -38,7 +40,10 @@ class Call(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The record's word: `joined`, `fenced`, `unknown`, `created`, `exists`, `shortened` or `none`; and the request."""
+    """The record's word: `joined`, `fenced`, `unknown`, `created`, `exists`, `shortened` or `none`; and the request.
+
+    Of RQ jobs also `enlisted`, `claimed`, `taken`, `swept`.
+    """
 
     word: str
     request: ShutdownRequest | None
@@ -66,10 +71,15 @@ class Record:
         waits = (plan.kill_at_s, plan.kill_wait_s, plan.kill_max_s)
         return self._call("join", info.agent_id, encode(info), *waits, _us(lease_s), decode=_answer)
 
-    def request(self, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool = False) -> Call[Answer]:
-        """`created`, `exists`, or `unknown` when nobody ever joined. No plan: the longest that its agents declared."""
+    def request(
+        self, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool = False, rq: bool = False
+    ) -> Call[Answer]:
+        """`created`, `exists`, or `unknown` when nobody ever joined. No plan: the longest that its agents declared.
+
+        `rq`: there is something of it on RQ, though the record knows of none.
+        """
         given = dump(plan.to_list()) if plan else ""
-        return self._call("request", wish.body(), DEFAULT_PLAN, given, int(fence_unknown), decode=_answer)
+        return self._call("request", wish.body(), DEFAULT_PLAN, given, int(fence_unknown), int(rq), decode=_answer)
 
     def shorten(self, existing: ShutdownRequest, plan: Plan, by: str, reason: str) -> Call[Answer]:
         """`shortened`, or `exists` when somebody else changed the request since `existing` was read."""
@@ -124,9 +134,52 @@ class Record:
         """
         return self._call("settle", _us(bound_s), _us(patience_s), decode=_nothing)
 
+    def fence(self) -> Call[Answer]:
+        """`exists` with the request that forbids the job to start anything, or `none`. Changes and creates nothing."""
+        return self._call("fence", decode=_answer)
+
+    def enrol(self, info: AgentInfo, lease_s: float = LEASE_S) -> Call[Answer]:
+        """Add an agent that runs something of a fenced job: `exists` with the request; `none`: not fenced, join it."""
+        return self._call("enrol", info.agent_id, encode(info), _us(lease_s), decode=_answer)
+
+    def enlist(self, rq_jobs: Mapping[str, str]) -> Call[Answer]:
+        """Put RQ jobs (id -> queue name) into the job, before they are enqueued.
+
+        `created` when the job is new (`ledger.remember` it), `enlisted`, or `fenced` with the request that forbids it.
+        """
+        return self._call("enlist", *(word for each in rq_jobs.items() for word in each), decode=_answer)
+
+    def delist(self, rq_jobs: Iterable[str]) -> Call[None]:
+        """Forget RQ jobs that RQ has forgotten."""
+        return self._call("delist", *rq_jobs, decode=_nothing)
+
+    def claim(self, who: str, claim_s: float = CLAIM_S, *, again: bool = False) -> Call[str]:
+        """Sweep the job's RQ jobs: `claimed`, `taken` by another, or `none` when there is nothing to sweep.
+
+        Claimed again by the same `who`, it is renewed. `again`: also what was swept without proof, or given up.
+        """
+        return self._call("claim", who, _us(claim_s), int(again), decode=_word)
+
+    def swept(
+        self, who: str, unproved: Sequence[Unproved] = (), *, canceled: int = 0, stopped: int = 0, requeued: int = 0
+    ) -> Call[str]:
+        """`swept`: nothing of it is queued or started on RQ, but for `unproved`. `none`: it was not ours to say."""
+        counts = {"canceled": canceled, "stopped": stopped, "requeued": requeued, "unproved": len(unproved)}
+        listed = dump(list(unproved[:UNPROVED_MAX]))
+        return self._call("swept", who, *counts.values(), listed, dump({"by": who, **counts}), decode=_word)
+
+    def tally(self, field: str, count: int = 1) -> Call[str]:
+        """Add to the RQ jobs that were `canceled`, `stopped` or `requeued`: `ok`, or `unknown` for no such job."""
+        return self._call("tally", field, count, decode=_word)
+
     def snapshot(self) -> Call[Snapshot | None]:
         """Read the job; None when nobody ever joined it."""
         return self._call("snapshot", decode=lambda reply: decode_snapshot(self.job_id, reply))
+
+    @property
+    def rq_key(self) -> str:
+        """The job's RQ jobs."""
+        return self._keys[-2]
 
     @property
     def events_key(self) -> str:
@@ -151,6 +204,11 @@ def _answer(reply: Any) -> Answer:
     if fields and request is None:
         raise MessageError("the record has no request where it says it has one")
     return Answer(word.decode(), request)
+
+
+def _word(reply: Any) -> str:
+    word: str = reply[0].decode()
+    return word
 
 
 def _nothing(_reply: Any) -> None:

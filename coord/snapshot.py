@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from coord.decode import MessageError, decode_failure, decode_info, decode_report, request_from
+from coord.decode import MessageError, decode_failure, decode_info, decode_report, decode_unproved, request_from
 from coord.errors import INCOMPLETE, OK, STILL_RUNNING
-from coord.messages import AgentInfo, AgentReport, AgentState, FirstFailure, Outcome, ShutdownRequest
+from coord.messages import AgentInfo, AgentReport, AgentState, FirstFailure, Outcome, ShutdownRequest, Unproved
 
 
 class Verdict(StrEnum):
@@ -47,6 +47,25 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True)
+class OnRq:
+    """What of the job is or was on RQ. `jobs`: how many RQ jobs the record knows of."""
+
+    jobs: int = 0
+    canceled: int = 0
+    stopped: int = 0
+    requeued: int = 0
+    unproved: tuple[Unproved, ...] = ()
+    unproved_count: int = 0  # may be more than are listed
+    due: bool = False  # somebody has to sweep them, or does
+    lost: bool = False  # nobody did in time
+
+    @property
+    def any(self) -> bool:
+        """Tell whether the job has anything to do with RQ."""
+        return self != OnRq()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A job at one instant of Redis time."""
 
@@ -58,12 +77,14 @@ class Snapshot:
     verdict_us: int | None
     first_failure: FirstFailure | None
     agents: tuple[Agent, ...]  # by host, then agent id
+    rq: OnRq = OnRq()
 
     @property
     def state(self) -> JobState:
         """`stopping` until every process was seen gone: an incomplete shutdown has not stopped the job."""
         if self.request is None:
-            return JobState.RUNNING if self.awaited else JobState.STOPPED
+            # of RQ jobs, the record knows that they were enlisted, not that they have ended
+            return JobState.RUNNING if self.awaited or self.rq.jobs else JobState.STOPPED
         return JobState.STOPPED if self.verdict in {Verdict.CLEAN, Verdict.FORCED} else JobState.STOPPING
 
     @property
@@ -112,7 +133,7 @@ def decode_snapshot(job_id: str, reply: Any) -> Snapshot | None:
 
 
 def _decode(job_id: str, reply: Any) -> Snapshot | None:
-    now_us, *parts, lost = reply
+    now_us, *parts, lost, rq_jobs = reply
     job, infos, reports, leases, left = (_pairs(part) for part in parts)
     if not job:
         return None
@@ -130,17 +151,21 @@ def _decode(job_id: str, reply: Any) -> Snapshot | None:
         job_id=job_id,
         now_us=now,
         created_us=int(job[b"created_us"]),
-        request=decode_request([job.get(name) for name in (b"request", b"plan", b"requested_us", b"rev")] + [now_us]),
+        request=decode_request([job.get(name) for name in _REQUEST] + [now_us]),
         verdict=Verdict(job[b"verdict"].decode()) if b"verdict" in job else None,
         verdict_us=int(job[b"verdict_us"]) if b"verdict_us" in job else None,
         first_failure=_first_failure(job),
         agents=tuple(sorted(agents, key=lambda agent: (agent.info.host, agent.info.agent_id))),
+        rq=_on_rq(job, int(rq_jobs)),
     )
 
 
+_REQUEST = (b"request", b"plan", b"requested_us", b"rev", b"rq")
+
+
 def decode_request(fields: Any) -> ShutdownRequest | None:
-    """Read `body, plan, requested_us, rev, now_us` as the scripts return a request; None when there is none."""
-    body, plan, requested_us, rev, now_us = fields
+    """Read `body, plan, requested_us, rev, rq, now_us` as the scripts return a request; None when there is none."""
+    body, plan, requested_us, rev, rq, now_us = fields
     if not body:
         return None
     try:
@@ -153,9 +178,23 @@ def decode_request(fields: Any) -> ShutdownRequest | None:
             requested_us=int(requested_us),
             rev=int(rev),
             elapsed_us=int(now_us) - int(requested_us),
+            rq=rq == b"1",
         )
     except (TypeError, ValueError) as error:
         raise MessageError(f"the record's request is broken: {error}") from error
+
+
+def _on_rq(job: dict[bytes, bytes], jobs: int) -> OnRq:
+    return OnRq(
+        jobs=jobs,
+        canceled=int(job.get(b"rq_canceled", 0)),
+        stopped=int(job.get(b"rq_stopped", 0)),
+        requeued=int(job.get(b"rq_requeued", 0)),
+        unproved=decode_unproved(job.get(b"rq_unproved", b"[]")),
+        unproved_count=int(job.get(b"rq_unproved_count", 0)),
+        due=b"rq_due_us" in job,
+        lost=b"rq_lost" in job,
+    )
 
 
 def _report(report: bytes | None, lease_left_s: float | None, *, lost: bool) -> AgentReport:

@@ -1,9 +1,10 @@
 -- Stands before every script: the job's keys, the clock, and what more than one script does.
 -- Times are Redis time in microseconds. They are formatted with %.0f: Lua's own conversion keeps 14 digits only.
 
-local JOB, AGENTS, REPORTS, LEASES, LOST, LEFT, EVENTS = unpack(KEYS)
+local JOB, AGENTS, REPORTS, LEASES, LOST, LEFT, RQ, EVENTS = unpack(KEYS)
 local RETAIN_S, CHANNEL = ARGV[1], ARGV[2]
 local EVENTS_MAX = 10000
+local RQ_CLAIM_US = 10000000 -- until then somebody must have begun to sweep the RQ jobs
 
 local function int(number)
   return string.format('%.0f', number)
@@ -28,18 +29,18 @@ local function fenced()
   return redis.call('HEXISTS', JOB, 'request') == 1
 end
 
--- The request as every script returns it: body, plan, requested_us, rev, now_us.
+-- The request as every script returns it: body, plan, requested_us, rev, rq, now_us.
 local function request(word)
-  local found = redis.call('HMGET', JOB, 'request', 'plan', 'requested_us', 'rev')
-  return {word, found[1], found[2], found[3], found[4], int(NOW_US)}
+  local found = redis.call('HMGET', JOB, 'request', 'plan', 'requested_us', 'rev', 'rq')
+  return {word, found[1], found[2], found[3], found[4], found[5] or '', int(NOW_US)}
 end
 
 -- pcall: a user who may not publish must not leave a script half done; agents find the request with their next beat.
 local function broadcast()
-  local _, body, plan, requested_us, rev = unpack(request(''))
+  local _, body, plan, requested_us, rev, rq = unpack(request(''))
   redis.pcall('PUBLISH', CHANNEL, '{"v":1,"kind":"request","rev":' .. rev
     .. ',"requested_us":' .. requested_us .. ',"elapsed_us":' .. int(NOW_US - requested_us)
-    .. ',"plan":' .. plan .. ',"request":' .. body .. '}')
+    .. (rq == '1' and ',"rq":1' or '') .. ',"plan":' .. plan .. ',"request":' .. body .. '}')
 end
 
 -- The plan that the job's agents asked for when they joined: the longest of each wait.
@@ -55,10 +56,18 @@ local function declared_plan(default)
   return '[{"signal":"SIGTERM","wait_s":' .. waits[1] .. longest .. '},{"signal":"SIGKILL","wait_s":' .. waits[2] .. '}]'
 end
 
+-- What of the job is on RQ must be swept: there is no verdict before somebody has, or was too long about it.
+local function sweep_rq()
+  redis.call('HSET', JOB, 'rq', 1, 'rq_due_us', int(NOW_US + RQ_CLAIM_US))
+end
+
 -- Who holds a lease now is who must answer: `join` is refused from here on, so the leases can only get fewer.
-local function record_request(body, plan)
+local function record_request(body, plan, rq)
   redis.call('HSETNX', JOB, 'created_us', int(NOW_US))
   redis.call('HSET', JOB, 'request', body, 'plan', plan, 'requested_us', int(NOW_US), 'rev', 1)
+  if rq or redis.call('EXISTS', RQ) == 1 then
+    sweep_rq()
+  end
   event('shutdown.requested', body)
   broadcast()
 end
@@ -68,10 +77,13 @@ local function settle()
   if not fenced() or redis.call('ZCARD', LEASES) > 0 then
     return
   end
-  local job = redis.call('HMGET', JOB, 'killed', 'survived', 'verdict')
+  if redis.call('HEXISTS', JOB, 'rq_due_us') == 1 then
+    return
+  end
+  local job = redis.call('HMGET', JOB, 'killed', 'survived', 'verdict', 'rq_lost', 'rq_unproved_count')
   local killed, survived = tonumber(job[1] or 0), tonumber(job[2] or 0)
   local verdict = 'clean'
-  if survived > 0 or redis.call('SCARD', LOST) > 0 then
+  if survived > 0 or redis.call('SCARD', LOST) > 0 or job[4] or tonumber(job[5] or 0) > 0 then
     verdict = 'incomplete'
   elseif killed > 0 then
     verdict = 'forced'

@@ -18,6 +18,12 @@ for _, agent_id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', until_us))
   redis.call('SADD', LOST, agent_id)
   event('agent.lost', redis.call('HGET', AGENTS, agent_id) or '{}')
 end
+local due_us = redis.call('HGET', JOB, 'rq_due_us')
+if due_us and (until_us == '+inf' or NOW_US > tonumber(due_us)) then
+  redis.call('HDEL', JOB, 'rq_due_us')
+  redis.call('HSET', JOB, 'rq_lost', 1)
+  event('rq.lost', cjson.encode({by = redis.call('HGET', JOB, 'rq_by') or cjson.null}))
+end
 settle()
 touch()
 return {'ok'}

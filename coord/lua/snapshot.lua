@@ -1,5 +1,6 @@
 -- The whole record of one job at one instant. Changes nothing.
--- Returns {now_us, job, agents, reports, leases, left, lost}: flat lists of names and values, as HGETALL gives them.
+-- Returns {now_us, job, agents, reports, leases, left, lost, number of RQ jobs}: flat lists of names and values, as
+-- HGETALL gives them.
 
 return {
   int(NOW_US),
@@ -9,4 +10,5 @@ return {
   redis.call('ZRANGE', LEASES, 0, -1, 'WITHSCORES'),
   redis.call('ZRANGE', LEFT, 0, -1, 'WITHSCORES'),
   redis.call('SMEMBERS', LOST),
+  redis.call('HLEN', RQ),
 }

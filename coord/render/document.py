@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from coord.finding import Finding
     from coord.messages import FirstFailure, ShutdownRequest
-    from coord.snapshot import Agent, Snapshot
+    from coord.snapshot import Agent, OnRq, Snapshot
 
 SCHEMA = 1
 
@@ -27,7 +27,7 @@ def job_document(snapshot: Snapshot) -> dict[str, Any]:
         "request": _request(snapshot.request),
         "first_failure": _first_failure(snapshot.first_failure),
         "agents": [_agent(agent) for agent in snapshot.agents],
-        "rq": {"canceled": 0, "stopped": 0, "requeued": 0},
+        "rq": _rq(snapshot.rq),
     }
 
 
@@ -98,6 +98,17 @@ def _first_failure(failure: FirstFailure | None) -> dict[str, Any] | None:
     document["at"] = at(document.pop("at_us"))
     document["stderr_tail"] = list(document.pop("stderr_tail"))
     return document
+
+
+def _rq(rq: OnRq) -> dict[str, Any]:
+    return {
+        "canceled": rq.canceled,
+        "stopped": rq.stopped,
+        "requeued": rq.requeued,
+        "jobs": rq.jobs,
+        "unproved": [asdict(each) for each in rq.unproved],
+        "lost": rq.lost,
+    }
 
 
 def _agent(agent: Agent) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from coord.render.text import (
     milliseconds,
     outcomes,
     plan_words,
+    rq_words,
     summary,
     why,
 )
@@ -52,6 +53,8 @@ def job_view(snapshot: Snapshot) -> list[RenderableType]:
         view += [escape(f"  | {line}") for line in snapshot.first_failure.stderr_tail[-STDERR_SHOWN:]]
     if snapshot.agents:
         view += [hosts_table(snapshot)]
+    if words := rq_words(snapshot.rq):
+        view.append(escape(words))
     return [*view, *_held_out(snapshot), *_left_behind(snapshot)]
 
 

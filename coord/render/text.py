@@ -9,12 +9,13 @@ from coord.messages import AgentState, Cause, Event, Outcome, one_line
 from coord.plan import KILL, Plan, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from coord.messages import AgentReport, FirstFailure, LeftBehind, ShutdownRequest, Survivor
-    from coord.snapshot import Snapshot
+    from coord.snapshot import OnRq, Snapshot
 
 LEFT_SHOWN = 5
+UNPROVED_SHOWN = 5
 ENDED = (Outcome.RUNNING, Outcome.EXITED, Outcome.TERMINATED, Outcome.KILLED, Outcome.SURVIVED)
 
 
@@ -101,7 +102,18 @@ def event_words(event: Event) -> str:
             return f"{host}: lost: nobody has heard from agent {detail.get('agent_id')}"
         case "job.verdict":
             return f"verdict: {detail.get('verdict')}"
-    return f"{host}: {event.kind}"
+    return _rq_event_words(event) or f"{host}: {event.kind}"
+
+
+def _rq_event_words(event: Event) -> str:
+    match event.kind:
+        case "rq.sweeping":
+            return f"RQ: {event.detail.get('by')} cancels what is queued"
+        case "rq.swept":
+            return f"RQ: {rq_counts(event.detail) or 'nothing of it was there'}"
+        case "rq.lost":
+            return "RQ: nobody canceled its jobs in time"
+    return ""
 
 
 def summary(snapshot: Snapshot) -> str:
@@ -112,9 +124,15 @@ def summary(snapshot: Snapshot) -> str:
     took = "" if snapshot.took_s is None else f" in {milliseconds(snapshot.took_s * 1000)}"
     name = f"job {snapshot.job_id}"
     match snapshot.verdict:
+        case None if not members and snapshot.rq.jobs:
+            return (
+                f"{name}: {snapshot.state.value}: {plural(snapshot.rq.jobs, 'job')} on RQ, no agent has any of it now"
+            )
         case None:
             return f"{name}: {snapshot.state.value} on {hosts}"
-        case verdict if not members:
+        case verdict if verdict != "incomplete" and not members and snapshot.rq.any:
+            return f"{name}: {verdict.value}: nothing of it is left on RQ{took}; it may not start any more"
+        case verdict if verdict != "incomplete" and not members:
             return f"{name}: {verdict.value}: nothing of it was running; it may not start any more"
         case verdict if verdict == "clean":
             return f"{name}: clean: {processes} on {hosts}, all gone{took} without force, none is left"
@@ -139,7 +157,39 @@ def _missing(snapshot: Snapshot) -> str:
         for agent in snapshot.agents
         if agent.state == "stopped" and agent.report.proof is None and not agent.report.count(Outcome.SURVIVED)
     ]
-    return "; ".join(lost + survived + unproved)
+    return "; ".join(lost + survived + unproved + _missing_rq(snapshot.rq))
+
+
+def _missing_rq(rq: OnRq) -> list[str]:
+    lost = ["nobody canceled its RQ jobs in time: call again with --rq-url"] if rq.lost else []
+    named = [
+        f"RQ job {each.rq_job} on host {each.host} (worker {each.worker}) has no proof"
+        f"{f', RQ says {each.status}' if each.status else ''}"
+        for each in rq.unproved[:UNPROVED_SHOWN]
+    ]
+    more = max(rq.unproved_count, len(rq.unproved)) - len(named)
+    return lost + named + ([f"{more} more RQ jobs have no proof"] if more > 0 else [])
+
+
+def rq_counts(counts: Mapping[str, int]) -> str:
+    """Give `231 canceled, 12 stopped`; nothing when there was nothing."""
+    words = ("canceled", "stopped", "requeued", "unproved")
+    return ", ".join(f"{counts[word]} {word}" for word in words if counts.get(word))
+
+
+def rq_words(rq: OnRq) -> str:
+    """Give `RQ: 231 canceled, 12 stopped, of 300 jobs`; nothing for a job that is not on RQ."""
+    if not rq.any:
+        return ""
+    counts = {
+        "canceled": rq.canceled,
+        "stopped": rq.stopped,
+        "requeued": rq.requeued,
+        "unproved": max(rq.unproved_count, len(rq.unproved)),
+    }
+    parts = [rq_counts(counts), f"of {plural(rq.jobs, 'job')}" if rq.jobs else ""]
+    due = "; not all of it is canceled yet" if rq.due else ""
+    return f"RQ: {', '.join(part for part in parts if part) or 'nothing of it was there'}{due}"
 
 
 def survivor_words(survivors: Iterable[Survivor], pid: int) -> str:

@@ -16,9 +16,10 @@ from coord.messages import (
     Outcome,
     ProcessReport,
     ShutdownRequest,
+    Unproved,
 )
 from coord.plan import Plan
-from coord.record import LEASE_S, Answer, Record
+from coord.record import CLAIM_S, LEASE_S, Answer, Record
 
 if TYPE_CHECKING:
     import redis
@@ -58,11 +59,33 @@ class Desk:
     def report(self, host: str, *outcomes: Outcome, kind: str = "agent.stopped", proof: str | None = "cgroup") -> None:
         self.ledger.run(self.record.report(info(host), report(*outcomes, kind=kind, proof=proof), kind))
 
+    # -- what those do who run RQ jobs ---------------------------------------------------------------------------------
+
+    def enlist(self, *rq_jobs: str, queue: str = "high") -> Answer:
+        return self.ledger.run(self.record.enlist(dict.fromkeys(rq_jobs, queue)))
+
+    def fence(self) -> Answer:
+        return self.ledger.run(self.record.fence())
+
+    def enrol(self, host: str, lease_s: float = LEASE_S) -> Answer:
+        return self.ledger.run(self.record.enrol(info(host), lease_s))
+
+    def claim(self, who: str, claim_s: float = CLAIM_S, *, again: bool = False) -> str:
+        return self.ledger.run(self.record.claim(who, claim_s, again=again))
+
+    def swept(self, who: str, canceled: int = 0, stopped: int = 0, unproved: tuple[Unproved, ...] = ()) -> str:
+        return self.ledger.run(self.record.swept(who, unproved, canceled=canceled, stopped=stopped))
+
+    def tally(self, field: str, count: int = 1) -> str:
+        return self.ledger.run(self.record.tally(field, count))
+
     # -- what an operator does -----------------------------------------------------------------------------------------
 
-    def request(self, plan: Plan | None = None, reason: str = "", *, fence_unknown: bool = False) -> Answer:
+    def request(
+        self, plan: Plan | None = None, reason: str = "", *, fence_unknown: bool = False, rq: bool = False
+    ) -> Answer:
         wish = replace(new_request(self.job_id, Cause.OPERATOR, BY, ""), reason=reason)  # as it is, not as one line
-        return self.ledger.run(self.record.request(wish, plan, fence_unknown=fence_unknown))
+        return self.ledger.run(self.record.request(wish, plan, fence_unknown=fence_unknown, rq=rq))
 
     def shorten(self, existing: ShutdownRequest, plan: Plan) -> Answer:
         return self.ledger.run(self.record.shorten(existing, plan, BY, "hurry"))

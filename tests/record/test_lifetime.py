@@ -44,6 +44,16 @@ LIFE: tuple[tuple[str, Callable[[Desk], object]], ...] = (
     ("join: refused after the end", lambda desk: desk.join("a")),
     ("beat after the end", lambda desk: desk.beat("a")),
     ("snapshot", lambda desk: desk.look()),
+    ("fence", lambda desk: desk.fence()),
+    ("enlist: refused", lambda desk: desk.enlist("q1")),
+    ("enrol", lambda desk: desk.enrol("e")),
+    ("request: exists, and there is RQ", lambda desk: desk.request(rq=True)),
+    ("claim", lambda desk: desk.claim("e", EXPIRED_S)),
+    ("settle: nobody swept", lambda desk: desk.settle()),
+    ("claim again", lambda desk: desk.claim("f", again=True)),
+    ("swept", lambda desk: desk.swept("f", 3)),
+    ("tally", lambda desk: desk.tally("requeued")),
+    ("report: an enrolled one", lambda desk: desk.report("e", Outcome.TERMINATED)),
 )
 
 
@@ -71,13 +81,19 @@ def test_control_without_touch_keys_stay_for_ever(desk: Desk, unguard: Unguard) 
     assert job_keys(desk.job_id)[0] in keys
 
 
-@pytest.mark.parametrize("does", ["beat", "join", "report", "request", "fail", "settle", "shorten"])
+@pytest.mark.parametrize(
+    "does",
+    ["beat", "join", "report", "request", "fail", "settle", "shorten", "enlist", "enrol", "claim", "swept", "tally"],
+)
 def test_every_write_renews_all_keys(desk: Desk, does: str) -> None:
     """All keys of a job go together, `--retain` after the last thing that happened: none leaves a half record."""
     desk.join("a")
     desk.report("gone", Outcome.EXITED)
-    if does in {"settle", "shorten"}:
+    desk.enlist("q1")
+    if does in {"settle", "shorten", "enrol", "claim", "swept"}:
         desk.request(Plan.of(100, 5))
+    if does == "swept":
+        desk.claim("a")
     for key in desk.all_keys():
         desk.raw.expire(key, 5)
     calls: dict[str, Callable[[], object]] = {
@@ -88,6 +104,11 @@ def test_every_write_renews_all_keys(desk: Desk, does: str) -> None:
         "fail": lambda: desk.fail("a"),
         "settle": desk.settle,
         "shorten": lambda: desk.shorten(asked(desk.look()), Plan.now(1)),
+        "enlist": lambda: desk.enlist("q2"),
+        "enrol": lambda: desk.enrol("c"),
+        "claim": lambda: desk.claim("a"),
+        "swept": lambda: desk.swept("a"),
+        "tally": lambda: desk.tally("stopped"),
     }
     calls[does]()
     assert min(desk.ttls().values()) > RETAIN_S / 2
@@ -120,8 +141,13 @@ def test_events_tell_the_story_in_order(desk: Desk, server: str, protocol: str) 
         *("agent.joined", "agent.joined", "agent.joined", "agent.running", "agent.stopped"),
         *("child.failed", "shutdown.requested", "shutdown.shortened", "agent.stopping", "agent.lost"),
         *("agent.stopped", "job.verdict", "agent.stopped", "job.verdict"),
+        *("agent.joined", "rq.sweeping", "rq.lost", "rq.sweeping", "rq.swept", "agent.stopped", "job.verdict"),
     ]
-    assert [event.detail["verdict"] for event in events if event.kind == "job.verdict"] == ["incomplete", "forced"]
+    assert [event.detail["verdict"] for event in events if event.kind == "job.verdict"] == [
+        "incomplete",
+        "forced",
+        "forced",
+    ]
     assert [event.at_us for event in events] == sorted(event.at_us for event in events)
     assert [event.detail.get("agent_id") for event in events[:3]] == [agent_id("a"), agent_id("b"), agent_id("c")]
 

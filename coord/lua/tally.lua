@@ -1,0 +1,12 @@
+-- What became of RQ jobs where they ran.
+-- ARGV: 'canceled', 'stopped' or 'requeued', how many.
+-- Returns {'ok'}, or {'unknown'} when nobody knows the job: a count makes none.
+
+local field, count = unpack(ARGV, 3)
+
+if redis.call('EXISTS', JOB) == 0 then
+  return {'unknown'}
+end
+redis.call('HINCRBY', JOB, 'rq_' .. field, count)
+touch()
+return {'ok'}
