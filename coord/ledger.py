@@ -45,7 +45,7 @@ _SERVER_SAYS = {
     "MASTER is down": ("is a replica without a primary", "Give the address of the primary"),
     "o permissions to": (
         "forbids this user a command",
-        "Allow it keys coord:* (and rq:* for RQ jobs), channel coord:control, scripts",
+        "Allow it keys coord:* (rq:* too), channel coord:control, scripts",
     ),
     "Authentication required": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
     "already authenticated": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
