@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -22,9 +21,10 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from coord.decode import MessageError
-from coord.errors import CoordError, UnreachableError, UsageError
+from coord.errors import CoordError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
 from coord.messages import Event
+from coord.redis_errors import mapped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -39,37 +39,20 @@ RQ_JOBS_PER_READ = 1000
 
 T = TypeVar("T")
 
-# What a server says that works but can't be used now, by words in its error; what it says otherwise follows as it is.
-_SERVER_SAYS = {
-    "read only replica": ("is a read-only replica", "Give the address of the primary"),
-    "MASTER is down": ("is a replica without a primary", "Give the address of the primary"),
-    "o permissions to": (
-        "forbids this user a command",
-        "Allow it keys coord:* (rq:* too), channel coord:control, scripts",
-    ),
-    "Authentication required": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
-    "already authenticated": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
-    "invalid username-password": ("refused the password", "Correct it in COORD_REDIS_URL"),
-    "invalid password": ("refused the password", "Correct it in COORD_REDIS_URL"),
-    "without any password configured": ("has no password, but one was given", "Take it out of COORD_REDIS_URL"),
-    "loading the dataset": ("is still loading its data", "Try again in a moment"),
-    "unable to persist": ("refuses to write, since it can't save", "Look at the disk of the server"),
-    "used memory": ("refuses to write, since its memory is full", "Raise maxmemory or delete something"),
-}
-
 
 class Ledger:
     """The record on a blocking connection. Raises UnreachableError when Redis can't be used."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, connection: redis.Redis | None = None) -> None:
+        """Connect; or use a connection that there is, of which `url` is only what is said of it."""
         self._url = url
-        with _mapped(url):
-            self._redis = redis.Redis.from_url(url, retry=Retry(_backoff(), RETRIES), **_timeouts())
+        with mapped(url):
+            self._redis = connection or redis.Redis.from_url(url, retry=Retry(_backoff(), RETRIES), **_timeouts())
 
     def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
         text, sha = _script(call.script)
-        with _mapped(self._url):
+        with mapped(self._url):
             try:
                 reply = self._redis.evalsha(sha, len(call.keys), *call.keys, *call.args)
             except redis.exceptions.NoScriptError:
@@ -78,35 +61,35 @@ class Ledger:
 
     def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
-        with _mapped(self._url):
+        with mapped(self._url):
             reply = self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=_block_ms(wait_s))
         return _events(reply)
 
     def job_ids(self, first: int, count: int) -> list[str]:
         """Give one page of the index of jobs, the newest first."""
-        with _mapped(self._url):
+        with mapped(self._url):
             names: Any = self._redis.zrevrange(JOBS_INDEX, first, first + count - 1)
         return [name.decode() for name in names]
 
     def remember(self, job_id: str) -> None:
         """Put the job into the index that `coord jobs` lists."""
-        with _mapped(self._url):
+        with mapped(self._url):
             self._redis.zadd(JOBS_INDEX, {job_id: _us(self._redis.time())})
 
     def forget(self, job_id: str) -> None:
         """Take the job out of the index."""
-        with _mapped(self._url):
+        with mapped(self._url):
             self._redis.zrem(JOBS_INDEX, job_id)
 
     def rq_jobs(self, record: Record) -> Iterator[tuple[str, str]]:
         """Give id and queue name of each RQ job that was enlisted; one may come twice."""
-        with _mapped(self._url):
+        with mapped(self._url):
             for rq_job, queue in self._redis.hscan_iter(record.rq_key, count=RQ_JOBS_PER_READ):
                 yield rq_job.decode(), queue.decode()
 
     def ask(self, *words: str) -> Any:
         """Ask the server about itself, not about the record: `PING`, `TIME`, `INFO`, `CONFIG GET` and a name."""
-        with _mapped(self._url):
+        with mapped(self._url):
             return self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
@@ -122,7 +105,7 @@ class AsyncLedger:
 
     def __init__(self, url: str, *, retries: int = 0) -> None:
         self._url = url
-        with _mapped(url):
+        with mapped(url):
             self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(_backoff(), retries), **_timeouts())
             # The ear may wait for ever; a dead one is found by the beat.
             self._ear = redis.asyncio.Redis.from_url(
@@ -165,7 +148,7 @@ class AsyncLedger:
         """Yield None once subscribed, then each message. Ends with UnreachableError when the connection does."""
         pubsub = self._ear.pubsub()
         try:
-            with _mapped(self._url):
+            with mapped(self._url):
                 await pubsub.subscribe(CONTROL_CHANNEL)
                 while True:
                     message = await pubsub.get_message(timeout=None)
@@ -184,32 +167,13 @@ class AsyncLedger:
         await self._ear.aclose()
 
 
-def shown(url: str) -> str:
-    """Give the URL as it may be shown: without its password, wherever that stands."""
-    hidden = re.sub(r"(?i)(password=)[^&#]*", r"\1***", url)
-    return re.sub(r"^([^/]*//[^/?#]*?):[^/?#]*@", r"\1:***@", hidden)
-
-
-@contextmanager
-def _mapped(url: str) -> Iterator[None]:
-    """Turn what redis-py raises into our errors: the one boundary."""
-    try:
-        yield
-    except redis.exceptions.RedisError as error:
-        raise _ours(error, url) from error
-    except (TimeoutError, OSError) as error:
-        raise _not_reachable(url, error) from error
-    except (ValueError, TypeError) as error:  # redis-py has no error of its own for a URL that it can't read
-        raise UsageError(f"{shown(url)!r} is no Redis URL", "Use redis://, rediss:// or unix://") from error
-
-
 @contextmanager
 def _awaited(url: str) -> Iterator[None]:
-    """Do as `_mapped`, and lose no cancellation: before Python 3.12, asyncio.wait_for in redis-py loses some."""
+    """Do as `mapped`, and lose no cancellation: before Python 3.12, asyncio.wait_for in redis-py loses some."""
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
     try:
-        with _mapped(url):
+        with mapped(url):
             yield
     except CoordError:
         if task is None or task.cancelling() <= before:
@@ -223,26 +187,6 @@ def _decoded(call: Call[T], reply: Any) -> T:
         return call.decode(reply)
     except MessageError as error:
         raise CoordError(f"the record has something in {call.keys[0]} that this coord can't read: {error}") from error
-
-
-def _ours(error: redis.exceptions.RedisError, url: str) -> CoordError:
-    text = str(error)
-    for sign, (what, hint) in _SERVER_SAYS.items():
-        if sign in text:
-            return UnreachableError(f"Redis at {shown(url)} {what}", hint)
-    if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
-        return _not_reachable(url, error)
-    if "user_script" in text:
-        return CoordError(f"Redis at {shown(url)} failed in a script: {text}", "This is a defect of coord")
-    return UnreachableError(f"Redis at {shown(url)} can't be used: {text.rstrip('.')}", "Look at the server's settings")
-
-
-def _not_reachable(url: str, error: Exception) -> UnreachableError:
-    why = str(error) or type(error).__name__
-    return UnreachableError(
-        f"Redis at {shown(url)} is not reachable ({why.rstrip('.')})",
-        "Start it, or correct --redis-url or COORD_REDIS_URL",
-    )
 
 
 def _backoff() -> ExponentialBackoff:

@@ -12,9 +12,10 @@ import pytest
 
 from coord.coordinator import new_request
 from coord.errors import UNREACHABLE, CoordError, UnreachableError, UsageError
-from coord.ledger import AsyncLedger, Ledger, shown
+from coord.ledger import AsyncLedger, Ledger
 from coord.messages import Cause
 from coord.record import Record
+from coord.redis_errors import shown
 from tests.harness import until
 from tests.record.desk import PLAN, RETAIN_S, info
 from tests.record.servers import free_port, raw, serving

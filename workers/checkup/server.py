@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from coord.errors import CoordError
 from coord.finding import fail, ok, warn
-from coord.ledger import shown
 from coord.messages import MESSAGE_MAX_BYTES
 from coord.record import BEAT_S, Record
+from coord.redis_errors import shown
 from coord.render.text import milliseconds
 
 if TYPE_CHECKING:

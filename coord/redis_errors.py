@@ -1,0 +1,68 @@
+"""What redis-py raises, as our errors: the one boundary, for the record and for RQ's own keys."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import redis
+
+from coord.errors import CoordError, UnreachableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What a server says that works but can't be used now, by words in its error; what it says otherwise follows as it is.
+_SERVER_SAYS = {
+    "read only replica": ("is a read-only replica", "Give the address of the primary"),
+    "MASTER is down": ("is a replica without a primary", "Give the address of the primary"),
+    "o permissions to": ("forbids this user a command", "Allow it keys coord:*, rq:*, channel coord:control, scripts"),
+    "Authentication required": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
+    "already authenticated": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
+    "invalid username-password": ("refused the password", "Correct it in COORD_REDIS_URL"),
+    "invalid password": ("refused the password", "Correct it in COORD_REDIS_URL"),
+    "without any password configured": ("has no password, but one was given", "Take it out of COORD_REDIS_URL"),
+    "loading the dataset": ("is still loading its data", "Try again in a moment"),
+    "unable to persist": ("refuses to write, since it can't save", "Look at the disk of the server"),
+    "used memory": ("refuses to write, since its memory is full", "Raise maxmemory or delete something"),
+}
+
+
+def shown(url: str) -> str:
+    """Give the URL as it may be shown: without its password, wherever that stands."""
+    hidden = re.sub(r"(?i)(password=)[^&#]*", r"\1***", url)
+    return re.sub(r"^([^/]*//[^/?#]*?):[^/?#]*@", r"\1:***@", hidden)
+
+
+@contextmanager
+def mapped(url: str) -> Iterator[None]:
+    """Turn what redis-py raises into our errors."""
+    try:
+        yield
+    except redis.exceptions.RedisError as error:
+        raise _ours(error, url) from error
+    except (TimeoutError, OSError) as error:
+        raise _not_reachable(url, error) from error
+    except (ValueError, TypeError) as error:  # redis-py has no error of its own for a URL that it can't read
+        raise UsageError(f"{shown(url)!r} is no Redis URL", "Use redis://, rediss:// or unix://") from error
+
+
+def _ours(error: redis.exceptions.RedisError, url: str) -> CoordError:
+    text = str(error)
+    for sign, (what, hint) in _SERVER_SAYS.items():
+        if sign in text:
+            return UnreachableError(f"Redis at {shown(url)} {what}", hint)
+    if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+        return _not_reachable(url, error)
+    if "user_script" in text:
+        return CoordError(f"Redis at {shown(url)} failed in a script: {text}", "This is a defect of coord")
+    return UnreachableError(f"Redis at {shown(url)} can't be used: {text.rstrip('.')}", "Look at the server's settings")
+
+
+def _not_reachable(url: str, error: Exception) -> UnreachableError:
+    why = str(error) or type(error).__name__
+    return UnreachableError(
+        f"Redis at {shown(url)} is not reachable ({why.rstrip('.')})",
+        "Start it, or correct --redis-url or COORD_REDIS_URL",
+    )
