@@ -12,6 +12,7 @@ import pytest
 from coord import AsyncCoordinator, UsageError
 from coord import ledger as ledger_module
 from coord.blocking import each, finished
+from coord.redis_errors import mapped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -61,7 +62,7 @@ async def test_control_without_the_guard_a_cancellation_gets_lost(
 ) -> None:
     """Negative control: with the guard off, a cancellation at a bad instant is swallowed, and the follower goes on."""
     run = lab.run(job, "sleep", "600")
-    monkeypatch.setattr(ledger_module, "_awaited", ledger_module.mapped)
+    monkeypatch.setattr(ledger_module, "_awaited", mapped)
     async with AsyncCoordinator(server) as coordinator:
         assert await first_lost(coordinator, job) is not None
         await coordinator.request(job)

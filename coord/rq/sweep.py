@@ -1,0 +1,186 @@
+"""Cancels what of a job waits on RQ, again and again, until nothing of it is queued or started there.
+
+One sweeps at a time, by the record's claim; but several at once would do no harm. What runs on hosted workers, their
+agents stop; and what such a worker has taken and not begun, it leaves by itself, since it asks the fence.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from threading import Event
+from typing import TYPE_CHECKING
+
+from rq.job import JobStatus
+
+from coord.errors import UnreachableError
+from coord.messages import Unproved
+from coord.redis_errors import mapped
+from coord.rq.cancel import cancel
+from coord.rq.foreign import UNKNOWN, foreign, running, tell
+from coord.rq.members import WAITING, in_hands, in_meta, look, named, positions, with_dependents
+from coord.rq.where import hosted_workers, queue_names, shown_url
+
+if TYPE_CHECKING:
+    import redis
+
+    from coord.ledger import Ledger
+    from coord.record import Record
+    from coord.rq.foreign import Running
+    from coord.rq.members import Member
+
+RENEW_S = 2.0
+ROUND_MIN_S = 0.05
+ROUND_MAX_S = 0.5
+CONFIRM_S = 0.2  # what a plain worker has just taken off a queue shows as started by then
+_NOT_OVER = WAITING | {JobStatus.STARTED}
+IN_FLIGHT_S = 1.0  # taken off a queue and after so long still not begun: who took it is dead
+
+
+@dataclass
+class Swept:
+    """What came of it. `word`: `swept`; `taken` or `none`: not ours to do; `elsewhere`: not on this Redis."""
+
+    word: str
+    canceled: int = 0
+    stopped: int = 0
+    unproved: tuple[Unproved, ...] = ()
+
+
+@dataclass
+class Sweep:
+    """One sweep of one job. `until_s`: monotonic; what is then left is named as unproved. `over`: breaks it off."""
+
+    connection: redis.Redis
+    ledger: Ledger
+    record: Record
+    who: str
+    until_s: float
+    again: bool = False
+    over: Event = field(default_factory=Event)
+
+    def __post_init__(self) -> None:
+        self._index: dict[str, str] = {}
+        self._known: dict[str, Member] = {}
+        self._canceled: set[str] = set()
+        self._foreign: dict[str, Running] = {}
+        self._left: dict[str, Running | None] = {}  # RQ jobs that are not over, by the last look
+        self._in_flight: dict[str, float] = {}
+        self._renew_s = 0.0
+        self._ours = True
+
+    def run(self) -> Swept:
+        """Claim it, do it, say what came of it. Raises UnreachableError when Redis is away for all of its time."""
+        with mapped(shown_url(self.connection)):
+            self._index = dict(self.ledger.rq_jobs(self.record))
+            if not self._is_here():
+                return Swept("elsewhere")
+        word = self._claim()
+        if word != "claimed":
+            return Swept(word)
+        self._until_quiet()
+        if self.over.is_set():
+            return Swept("none", len(self._canceled))
+        with mapped(shown_url(self.connection)):
+            return self._tell()
+
+    def _is_here(self) -> bool:
+        """A Redis that never had a queue of it has nothing of it: that must not look like success."""
+        if self._index:
+            return not queue_names(self.connection).isdisjoint(self._index.values())
+        return bool(named(self.connection, self.record.job_id) or in_meta(self.connection, self.record.job_id))
+
+    def _claim(self) -> str:
+        """Wait while another has it: it may die of it."""
+        while True:
+            word = self.ledger.run(self.record.claim(self.who, again=self.again))
+            if word != "taken" or time.monotonic() >= self.until_s or self.over.wait(RENEW_S):
+                return word
+
+    def _until_quiet(self) -> None:
+        """Nothing must be found twice: what was on its way the first time shows the second time."""
+        quiet, rest_s = 0, 0.0
+        while quiet < 2 and not self.over.wait(rest_s):
+            try:
+                with mapped(shown_url(self.connection)):
+                    self._renew()
+                    self._round(deep=not self._known or quiet > 0)
+            except UnreachableError:
+                if time.monotonic() >= self.until_s:
+                    raise
+                quiet, rest_s = 0, ROUND_MAX_S
+                continue
+            quiet = 0 if self._left else quiet + 1
+            rest_s = CONFIRM_S if quiet else min(ROUND_MAX_S, max(ROUND_MIN_S, 2 * rest_s))
+            if time.monotonic() >= self.until_s:
+                return
+
+    def _round(self, *, deep: bool) -> None:
+        """Look at all of it, or at what was not over; cancel what waits; tell plain workers to stop what runs."""
+        members = self._members(deep=deep)
+        executions = running(self.connection, members)
+        hosted = hosted_workers(self.connection)
+        held = in_hands(self.connection, hosted) | {each.rq_job for each in executions}
+        waiting = {each.id: each for each in members.values() if each.status in WAITING}
+        self._left = {each.id: None for each in members.values() if each.status is JobStatus.STARTED}
+        self._left |= dict.fromkeys(waiting) | {each.rq_job: each for each in executions}
+        for execution in foreign(executions, hosted):
+            self._foreign[execution.id] = execution
+            tell(self.connection, execution, members[execution.rq_job])
+        canceled = cancel(self.connection, self._in_order(waiting, held), self._renew)
+        self._canceled |= canceled
+        for each in canceled:
+            del self._left[each]
+        self._known |= members
+
+    def _members(self, *, deep: bool) -> dict[str, Member]:
+        if not deep:
+            return with_dependents(self.connection, look(self.connection, self._left))
+        name = self.record.job_id
+        ids = self._index.keys() | self._known.keys() | named(self.connection, name)
+        ids |= in_meta(self.connection, name, ids)
+        return with_dependents(self.connection, look(self.connection, ids))
+
+    def _in_order(self, waiting: dict[str, Member], held: set[str]) -> list[Member]:
+        """Those to be canceled now: first those that wait for a slot, then each queue from its front.
+
+        What stands in no queue's list was just taken by a plain worker: that is left to begin, unless it never does.
+        """
+        now_s = time.monotonic()
+        free = [each for each in waiting.values() if each.id not in held]
+        places: dict[str, int] = {}
+        for queue in {each.origin for each in free if each.status is JobStatus.QUEUED}:
+            found = positions(self.connection, queue)
+            names = [each.id for each in free if each.origin == queue]
+            places |= dict.fromkeys(names, 0) if found is None else found
+        flying = {each.id for each in free if each.status is JobStatus.QUEUED and each.id not in places}
+        self._in_flight = {each: self._in_flight.get(each, now_s) for each in flying}
+        late = {each for each, since_s in self._in_flight.items() if now_s - since_s >= IN_FLIGHT_S}
+        chosen = [each for each in free if each.id not in flying - late]
+        return sorted(chosen, key=lambda each: (each.status is not JobStatus.RATE_LIMITED, places.get(each.id, 0)))
+
+    def _renew(self) -> None:
+        if time.monotonic() >= self._renew_s:
+            self._renew_s = time.monotonic() + RENEW_S
+            self._ours = self.ledger.run(self.record.claim(self.who)) == "claimed"
+
+    def _tell(self) -> Swept:
+        foreign_jobs = {each.rq_job: each for each in self._foreign.values()}
+        status = {each: member.status for each, member in look(self.connection, [*foreign_jobs, *self._left]).items()}
+        left = {each: running for each, running in self._left.items() if status.get(each) in _NOT_OVER}
+        unproved = tuple(
+            Unproved(
+                UNKNOWN if running is None else running.host,
+                UNKNOWN if running is None else running.worker,
+                each,
+                status[each].value if each in status else "forgotten",
+            )
+            for each, running in {**left, **foreign_jobs}.items()
+        )
+        stopped = sum(1 for each in foreign_jobs if status.get(each) is JobStatus.STOPPED)
+        canceled = len(self._canceled)
+        word = self.ledger.run(self.record.swept(self.who, unproved, canceled=canceled, stopped=stopped))
+        if word == "none" and not self._ours:  # another has taken over, and tells the rest
+            self.ledger.run(self.record.tally("canceled", canceled))
+            self.ledger.run(self.record.tally("stopped", stopped))
+        return Swept("swept", canceled, stopped, unproved)
