@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE
 from rq.intermediate_queue import IntermediateQueue
 from rq.queue import Queue
 from rq.utils import as_text
@@ -37,6 +38,11 @@ def hand_key(worker: str, queue: str) -> str:
 def told_key(execution: str) -> str:
     """String, for a day: this execution of a plain RQ worker was told to stop. A second time can kill the worker."""
     return f"coord:rq:told:{execution}"
+
+
+def settling_key(execution: str) -> str:
+    """String, for half a minute: somebody has RQ write how this execution of a dead worker ended."""
+    return f"coord:rq:settling:{execution}"
 
 
 def connect(url: str | None = None, config: str | None = None, *, otherwise: str | None = None) -> redis.Redis:
@@ -90,6 +96,11 @@ def hosted_workers(connection: redis.Redis) -> set[str]:
 def worker_key(name: str) -> str:
     """Give RQ's hash of a worker."""
     return f"{Worker.redis_worker_namespace_prefix}{name}"
+
+
+def executions_key(worker: str) -> str:
+    """Give RQ's set of what a worker runs."""
+    return WORKER_EXECUTIONS_KEY_TEMPLATE.format(worker)
 
 
 def queue_key(name: str) -> str:
