@@ -46,6 +46,29 @@ class Door(Protocol):
         """Take the job out of the index."""
 
 
+class RqSide(Protocol):
+    """What of a job is on RQ. `who`: whose claim it is to sweep it; `unknown`: where it was looked for in vain."""
+
+    who: str
+    unknown: str
+
+    async def has(self, name: str) -> bool:
+        """Tell whether RQ knows something by this name. Raises UnreachableError."""
+
+    def beside(self, record: Record) -> Sweeping:
+        """Give what sweeps a job while it is followed."""
+
+
+class Sweeping(Protocol):
+    """Sweeps one job, beside who follows it."""
+
+    def see(self, snapshot: Snapshot) -> None:
+        """Begin when the job is to be swept."""
+
+    def close(self) -> None:
+        """Break it off."""
+
+
 @dataclass(frozen=True, slots=True)
 class Requested:
     """What came of a request: `created`, or `exists`/`shortened` when there was one; and the one that holds now."""
@@ -55,15 +78,23 @@ class Requested:
 
 
 async def request(
-    door: Door, record: Record, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool
+    door: Door, record: Record, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool, rq: RqSide
 ) -> Requested:
     """Have the job stopped. A plan makes an existing request more urgent, never less. Raises NoSuchJobError."""
-    answer = await door.run(record.request(wish, plan, fence_unknown=fence_unknown))
+    answer = await door.run(record.request(wish, plan))
+    if answer.request is None:
+        on_rq = await rq.has(record.job_id)
+        if not on_rq and not fence_unknown:
+            raise no_such_job(record.job_id, rq.unknown)
+        answer = await door.run(record.request(wish, plan, fence_unknown=True, rq=on_rq))
+        await door.remember(record.job_id)
     if answer.request is None:
         raise no_such_job(record.job_id)
-    if fence_unknown:
-        await door.remember(record.job_id)
-    if plan is None or answer.word == "created":
+    if answer.word == "created":
+        return Requested(answer.word, answer.request)
+    if answer.request.rq and (await status(door, record)).rq.again:
+        await door.run(record.claim(rq.who, again=True))
+    if plan is None:
         return Requested(answer.word, answer.request)
     return await _shorten(door, record, answer.request, wish=wish, plan=plan)
 
@@ -77,7 +108,7 @@ async def status(door: Door, record: Record) -> Snapshot:
 
 
 async def follow(
-    door: Door, record: Record, timeout_s: float | None
+    door: Door, record: Record, timeout_s: float | None, rq: RqSide
 ) -> AsyncGenerator[tuple[Snapshot, list[Event]], None]:
     """Give the job each time something happened to it, until its verdict or until `timeout_s` has passed.
 
@@ -85,15 +116,20 @@ async def follow(
     """
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
     snapshot, seen = await status(door, record), "0"
-    while True:
-        events = await door.events(record, seen, 0.0 if snapshot.verdict else _wait_s(end_s))
-        seen = events[-1].id if events else seen
-        if snapshot.request and not snapshot.verdict:
-            await door.run(record.settle(snapshot.request.plan.total_s + LEASE_S + MARGIN_S))
-        snapshot = await status(door, record)
-        yield snapshot, [event for event in events if _concerns(event, snapshot)]
-        if (snapshot.verdict and not events) or (end_s is not None and time.monotonic() >= end_s):
-            return
+    sweeping = rq.beside(record)
+    try:
+        while True:
+            sweeping.see(snapshot)
+            events = await door.events(record, seen, 0.0 if snapshot.verdict else _wait_s(end_s))
+            seen = events[-1].id if events else seen
+            if snapshot.request and not snapshot.verdict:
+                await door.run(record.settle(snapshot.request.plan.total_s + LEASE_S + MARGIN_S))
+            snapshot = await status(door, record)
+            yield snapshot, [event for event in events if _concerns(event, snapshot)]
+            if (snapshot.verdict and not events) or (end_s is not None and time.monotonic() >= end_s):
+                return
+    finally:
+        sweeping.close()
 
 
 async def jobs(door: Door, first: int, count: int) -> list[Snapshot]:
@@ -108,10 +144,10 @@ async def jobs(door: Door, first: int, count: int) -> list[Snapshot]:
     return found
 
 
-def no_such_job(job_id: str) -> NoSuchJobError:
+def no_such_job(job_id: str, also: str = "") -> NoSuchJobError:
     """Say that nobody ever joined the job: a typing error must not look like success."""
     return NoSuchJobError(
-        f"no job {job_id!r}: nobody ever joined it; nothing was changed",
+        f"no job {job_id!r}: nobody ever joined it{also}; nothing was changed",
         "See `coord jobs`, or forbid it in advance with `coord shutdown --fence`",
     )
 

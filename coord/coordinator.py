@@ -17,6 +17,7 @@ from coord.errors import UsageError
 from coord.keys import check_job_id
 from coord.ledger import RETRIES, AsyncLedger, Ledger
 from coord.messages import Cause, ShutdownRequest, one_line
+from coord.on_rq import OnRq
 from coord.plan import Plan, wished
 from coord.record import RETAIN_S, Record
 from coord.settings import acting_on, check_host, check_retain, host_name, parse_retain, variable
@@ -34,8 +35,16 @@ PAGE = 500  # jobs
 class _Control:
     """What both kinds were told."""
 
-    def __init__(self, redis_url: str | None = None, *, by: str | None = None, retain_s: float | None = None) -> None:
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        by: str | None = None,
+        retain_s: float | None = None,
+        rq_url: str | None = None,
+    ) -> None:
         self._url = redis_url or variable("COORD_REDIS_URL", str)
+        self._rq_url = rq_url
         self._by = by or acting_on(variable("COORD_HOST", check_host) or host_name())
         self._retain_s = (
             variable("COORD_RETAIN", parse_retain) or RETAIN_S if retain_s is None else check_retain(retain_s)
@@ -62,16 +71,25 @@ class Coordinator(_Control):
     `redis_url`: redis://, rediss:// or unix://; else COORD_REDIS_URL; else this user's embedded server, which is
     started if it is not there. `by`: who acts, as everybody who is affected reads it; else user@host (COORD_HOST).
     `retain_s`: how long a job's record outlives the last thing that happened to it, 60 s to 7 days; else COORD_RETAIN,
-    else 7 days.
+    else 7 days. `rq_url`: where RQ's jobs are; else RQ_REDIS_URL, else the same Redis.
 
     Errors are `CoordError`s. Raises UsageError for an argument or an environment variable that can't be; each call
     raises UnreachableError when Redis can't be used: what was recorded before stays recorded.
     """
 
-    def __init__(self, redis_url: str | None = None, *, by: str | None = None, retain_s: float | None = None) -> None:
-        super().__init__(redis_url, by=by, retain_s=retain_s)
-        self._ledger = Ledger(self._url or ensure())
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        by: str | None = None,
+        retain_s: float | None = None,
+        rq_url: str | None = None,
+    ) -> None:
+        super().__init__(redis_url, by=by, retain_s=retain_s, rq_url=rq_url)
+        url = self._url or ensure()
+        self._ledger = Ledger(url)
         self._door = Blocking(self._ledger)
+        self._rq = OnRq(url, self._rq_url, self._by, blocking=True)
 
     def request(
         self,
@@ -90,11 +108,13 @@ class Coordinator(_Control):
         `now`: SIGKILL at once. When none of these is given, the longest waits that the job's commands declared hold.
         Gives the request that holds, and `word`: `created`; `exists` or `shortened` when there was one already: it can
         only get more urgent.
-        Raises NoSuchJobError when nobody ever joined the job: `fence_unknown` forbids it in advance instead.
+        A job that nobody ever joined may be an RQ group, or an RQ job, by its id. Raises NoSuchJobError when it is
+        not either: `fence_unknown` forbids it in advance instead.
         """
         plan = wished(grace_s, kill_wait_s, grace_max_s, now=now)
         wish = self._wish(job_id, reason)
-        return finished(control.request(self._door, self._record(job_id), wish, plan, fence_unknown=fence_unknown))
+        record = self._record(job_id)
+        return finished(control.request(self._door, record, wish, plan, fence_unknown=fence_unknown, rq=self._rq))
 
     def follow(
         self, job_id: str, *, timeout_s: float | None = None
@@ -104,9 +124,10 @@ class Coordinator(_Control):
         Each item is the job now, and what happened since the item before, from the request on. The last one has the
         verdict, or None when `timeout_s` seconds have passed; the shutdown goes on without being followed. Once there
         is a request, a verdict comes: who has not answered when its plan and 15 s have passed is declared lost.
-        Without a request it waits for one, for ever if there is no timeout. Raises NoSuchJobError.
+        Without a request it waits for one, for ever if there is no timeout. What of the job is on RQ is canceled
+        meanwhile, by a thread, if nobody else does it. Raises NoSuchJobError.
         """
-        return each(control.follow(self._door, self._record(job_id), timeout_s))
+        return each(control.follow(self._door, self._record(job_id), timeout_s, self._rq))
 
     def status(self, job_id: str) -> Snapshot:
         """Read the job as it is now. `coord.job_document` makes JSON of it. Raises NoSuchJobError."""
@@ -162,13 +183,14 @@ class AsyncCoordinator(_Control):
         """Do as `Coordinator.request`."""
         plan = wished(grace_s, kill_wait_s, grace_max_s, now=now)
         wish = self._wish(job_id, reason)
-        return await control.request(self._door, self._record(job_id), wish, plan, fence_unknown=fence_unknown)
+        record = self._record(job_id)
+        return await control.request(self._door, record, wish, plan, fence_unknown=fence_unknown, rq=self._rq)
 
     def follow(
         self, job_id: str, *, timeout_s: float | None = None
     ) -> AsyncGenerator[tuple[Snapshot, list[Event]], None]:
         """Do as `Coordinator.follow`, with `async for`."""
-        return control.follow(self._door, self._record(job_id), timeout_s)
+        return control.follow(self._door, self._record(job_id), timeout_s, self._rq)
 
     async def status(self, job_id: str) -> Snapshot:
         """Do as `Coordinator.status`."""
@@ -185,7 +207,9 @@ class AsyncCoordinator(_Control):
         return self._opened
 
     async def __aenter__(self) -> Self:
-        self._opened = AsyncLedger(self._url or await _ensured(), retries=RETRIES)
+        url = self._url or await _ensured()
+        self._opened = AsyncLedger(url, retries=RETRIES)
+        self._rq = OnRq(url, self._rq_url, self._by, blocking=False)
         return self
 
     async def __aexit__(self, *error: object) -> None:

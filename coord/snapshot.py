@@ -60,6 +60,11 @@ class OnRq:
     lost: bool = False  # nobody did in time
 
     @property
+    def again(self) -> bool:
+        """Tell whether it may be swept again: nobody did in time, or something was left without proof."""
+        return not self.due and (self.lost or self.unproved_count > 0)
+
+    @property
     def any(self) -> bool:
         """Tell whether the job has anything to do with RQ."""
         return self != OnRq()

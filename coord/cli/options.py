@@ -72,6 +72,12 @@ def common(command: F) -> F:
     return command
 
 
+def rq_url(command: F) -> F:
+    """Add `--rq-url`."""
+    words = "Where RQ's jobs are.  [default: RQ_REDIS_URL, else the same Redis]"
+    return option("--rq-url", metavar="URL", help=words)(command)
+
+
 def job_id(*, required: bool = True) -> Callable[[F], F]:
     """Add `--job-id`."""
     return option("--job-id", type=JOB_ID, required=required, help="The job.")
@@ -161,7 +167,7 @@ def coordinator(options: dict[str, Any]) -> Coordinator:
     from coord.coordinator import Coordinator
 
     chosen = settings(options)
-    return Coordinator(redis_url(chosen), by=chosen.by, retain_s=chosen.retain_s)
+    return Coordinator(redis_url(chosen), by=chosen.by, retain_s=chosen.retain_s, rq_url=options.get("rq_url"))
 
 
 def screen(*, err: bool = False) -> Console:

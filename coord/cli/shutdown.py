@@ -38,6 +38,7 @@ Examples:
   coord shutdown --job-id train-42 --grace 1m            more time for a checkpoint
   coord shutdown --job-id train-42 --now                 kill at once; also after a first, politer call
   coord shutdown --job-id nightly --fence                forbid a job that nobody has started yet
+  coord shutdown --job-id tiles                          also an RQ group, or one RQ job, by its id
 """,
 )
 @opt.job_id()
@@ -50,6 +51,7 @@ Examples:
 @opt.option("--timeout", type=opt.DURATION, help="Stop following after this long (the shutdown goes on).")
 @opt.option("--fence", is_flag=True, help="Also forbid a job that nobody ever joined.")
 @opt.option("--dry-run", is_flag=True, help="Show who would be stopped; change nothing.")
+@opt.rq_url
 @opt.as_json
 @opt.common
 def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, json_: bool, **rest: Any) -> int:
@@ -64,10 +66,13 @@ def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, js
         show_job(coordinator.status(job_id), json_=json_)
         click.echo("coord: dry run: nothing was changed", err=True)
         return OK
-    _say(coordinator.request(job_id, reason=reason, now=now, fence_unknown=fence, **waits))
+    answer = coordinator.request(job_id, reason=reason, now=now, fence_unknown=fence, **waits)
+    _say(answer)
     if not json_:
         import coord.render.terminal  # noqa: F401  # slow to import: while the agents work, it costs nothing
     if not wait:
+        if answer.request.rq:
+            click.echo("coord: what of it is on RQ, hosts of `coord worker` cancel, or a call that waits", err=True)
         show_job(coordinator.status(job_id), json_=json_)
         return OK
     try:

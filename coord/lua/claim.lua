@@ -15,6 +15,9 @@ end
 if not due_us and not (again == '1' and (job[4] or tonumber(job[5] or 0) > 0)) then
   return {'none'}
 end
+if not due_us then
+  redis.call('HDEL', JOB, 'verdict', 'verdict_us')
+end
 redis.call('HSET', JOB, 'rq_due_us', int(NOW_US + lease_us), 'rq_by', who)
 redis.call('HDEL', JOB, 'rq_lost')
 if by ~= who then

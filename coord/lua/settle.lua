@@ -19,7 +19,8 @@ for _, agent_id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', until_us))
   event('agent.lost', redis.call('HGET', AGENTS, agent_id) or '{}')
 end
 local due_us = redis.call('HGET', JOB, 'rq_due_us')
-if due_us and (until_us == '+inf' or NOW_US > tonumber(due_us)) then
+-- Once it is overdue, who waits for it may claim it: that, too, takes them a moment.
+if due_us and (until_us == '+inf' or NOW_US > due_us + patience_us) then
   redis.call('HDEL', JOB, 'rq_due_us')
   redis.call('HSET', JOB, 'rq_lost', 1)
   event('rq.lost', cjson.encode({by = redis.call('HGET', JOB, 'rq_by') or cjson.null}))

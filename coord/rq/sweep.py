@@ -7,13 +7,14 @@ agents stop; and what such a worker has taken and not begun, it leaves by itself
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING
 
 from rq.job import JobStatus
 
-from coord.errors import UnreachableError
+from coord.errors import CoordError, UnreachableError
 from coord.messages import Unproved
 from coord.redis_errors import mapped
 from coord.rq.cancel import cancel
@@ -80,6 +81,8 @@ class Sweep:
             return Swept(word)
         self._until_quiet()
         if self.over.is_set():
+            with suppress(CoordError):
+                self.ledger.run(self.record.claim(self.who, 0.0))  # another may go on at once
             return Swept("none", len(self._canceled))
         with mapped(shown_url(self.connection)):
             return self._tell()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FOREIGN = Unproved("c", "w9", "q3", "stopped")
 NO_VERDICT_BEFORE = "if redis.call('HEXISTS', JOB, 'rq_due_us') == 1 then\n    return\n  end\n"
 ONE_AT_A_TIME = "if due_us and by and by ~= who and NOW_US < tonumber(due_us) then\n  return {'taken'}\nend\n"
-OVERDUE = "if due_us and (until_us == '+inf' or NOW_US > tonumber(due_us)) then"
+OVERDUE = "if due_us and (until_us == '+inf' or NOW_US > due_us + patience_us) then"
 
 
 def verdict_before_swept(desk: Desk) -> str | None:
@@ -176,3 +176,16 @@ def test_counting_makes_no_job(desk: Desk) -> None:
     """A count that comes after the job's record has expired makes no record of it."""
     assert desk.tally("stopped") == "unknown"
     assert desk.all_keys() == set()
+
+
+def test_who_waits_may_take_over_before_it_is_lost(desk: Desk) -> None:
+    """A sweeper's death leaves the others time to go on: only when nobody has claimed it by then, it is lost."""
+    desk.enlist("q1")
+    desk.request()
+    desk.claim("a", EXPIRED_S)
+    desk.raw.hincrby(desk.record._keys[0], "requested_us", -60_000_000)
+    desk.settle(bound_s=600, patience_s=30)
+    assert desk.verdict is None
+    assert desk.claim("b") == "claimed"
+    desk.swept("b")
+    assert desk.verdict == "clean"
