@@ -1,6 +1,7 @@
 """Tells the record that an agent died, or what became of its processes: a short-lived process, started by `heir`.
 
-Reads one JSON object from stdin: `watch` (what the agent had told its guardian), and `death` or `report`.
+Reads one JSON object from stdin: `watch` (what the agent had told its guardian), and `death` or `report`. When the
+agent hosted RQ workers, it then writes in RQ what became of their RQ jobs, if all their processes were seen gone.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from coord.coordinator import new_request
 from coord.errors import CoordError
@@ -27,6 +29,9 @@ from coord.messages import (
 from coord.plan import Plan
 from coord.record import LEASE_S, Call, Record
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 TRY_S = 12.0
 RETRY_S = 0.3
 
@@ -37,16 +42,39 @@ def main() -> None:
     watch = what["watch"]
     calls = died(watch, what["death"]) if "death" in what else [stopped(watch, what["report"])]
     ledger = Ledger(watch["redis_url"])
+    duties: list[Callable[[], object]] = [partial(ledger.run, call) for call in calls]
+    if watch.get("rq") and "report" in what and what["report"]["proof"]:
+        duties.append(partial(settle, watch))
     end_s = time.monotonic() + TRY_S
-    for call in calls:
+    for duty in duties:
         while True:
             try:
-                ledger.run(call)
+                duty()
                 break
             except CoordError:
                 if time.monotonic() > end_s:
                     raise
                 time.sleep(RETRY_S)
+
+
+def settle(watch: dict[str, Any]) -> None:
+    """Write in RQ what became of what the dead agent's workers had. `watch["rq"]`: where, whose, and what then."""
+    from coord.rq import duties
+
+    rq = watch["rq"]
+    sys.path += rq.get("paths") or []  # of a settings module
+    duties.settle(
+        {
+            "prefix": rq["prefix"],
+            "rq_url": rq["rq_url"],
+            "config": rq["config"],
+            "as": {"requeue": "requeued", "fail": "failed"}[rq["on_stop"]],
+            "words": f"the agent on host {watch['host']} died; what it ran was stopped",
+            "record_url": watch["redis_url"],
+            "job_id": watch["job_id"],
+            "retain_s": watch["retain_s"],
+        }
+    )
 
 
 def died(watch: dict[str, Any], death: dict[str, Any]) -> list[Call[Any]]:

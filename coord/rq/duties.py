@@ -30,7 +30,7 @@ def sweep(what: dict[str, Any]) -> dict[str, Any]:
     """Sweep a job: `job_id`, `record_url`, `rq_url`, `config`, `who`, `until_s` (monotonic), perhaps `retain_s`."""
     record = Record(what["job_id"], what.get("retain_s") or RETAIN_S)
     until_s = what.get("until_s") or time.monotonic() + SWEEP_S
-    connection = connect(what.get("rq_url"), what.get("config"), otherwise=what["record_url"])
+    connection = connect(what.get("rq_url"), what.get("config"))
     ledger = Ledger(what["record_url"])
     try:
         swept = Sweep(connection, ledger, record, what["who"], until_s, again=bool(what.get("again"))).run()
@@ -42,7 +42,7 @@ def sweep(what: dict[str, Any]) -> dict[str, Any]:
 
 def settle(what: dict[str, Any]) -> dict[str, Any]:
     """Settle dead workers: `workers` or `prefix`, `rq_url`, `config`, `as`, `words`, `record_url`, `job_id`."""
-    connection = connect(what.get("rq_url"), what.get("config"), otherwise=what.get("record_url"))
+    connection = connect(what.get("rq_url"), what.get("config"))
     ledger = Ledger(what["record_url"]) if what.get("record_url") else None
     try:
         names = set(what.get("workers") or ())

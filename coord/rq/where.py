@@ -17,6 +17,7 @@ from rq.queue import Queue
 from rq.utils import as_text
 from rq.worker.worker_classes import Worker
 
+from coord.errors import UsageError
 from coord.ledger import CONNECT_TIMEOUT_S, RETRIES
 from coord.redis_errors import mapped
 
@@ -45,16 +46,13 @@ def settling_key(execution: str) -> str:
     return f"coord:rq:settling:{execution}"
 
 
-def connect(url: str | None = None, config: str | None = None, *, otherwise: str | None = None) -> redis.Redis:
+def connect(url: str | None = None, config: str | None = None) -> redis.Redis:
     """Give a connection to RQ's Redis: by its URL, else by a settings module, else as `rq worker` finds it.
 
-    `otherwise`: the URL when neither was given nor stands in RQ_REDIS_URL or RQ_CONFIG. Raises UnreachableError or
-    UsageError; connects with the first call.
+    Connects with the first call. Raises UsageError for what can't be a URL or a settings module.
     """
-    url = url or (None if config else os.environ.get("RQ_REDIS_URL"))
-    config = config or os.environ.get("RQ_CONFIG")
     if not url and not config:
-        url = otherwise
+        url, config = os.environ.get("RQ_REDIS_URL"), os.environ.get("RQ_CONFIG")
     with mapped(url or f"(settings {config or 'REDIS_HOST'})"):
         if url:
             return redis.Redis.from_url(
@@ -70,7 +68,10 @@ def connect(url: str | None = None, config: str | None = None, *, otherwise: str
 def _as_rq_worker(config: str | None) -> redis.Redis:
     from rq.cli.helpers import get_redis_from_config, read_config_file  # slow, and rarely needed
 
-    settings: Any = read_config_file(config) if config else os.environ  # type: ignore[no-untyped-call]
+    try:
+        settings: Any = read_config_file(config) if config else os.environ  # type: ignore[no-untyped-call]
+    except ImportError as error:
+        raise UsageError(f"RQ's settings module {config!r} can't be imported: {error}", "See --path") from error
     connection: redis.Redis = get_redis_from_config(settings)  # type: ignore[no-untyped-call]
     return connection
 
