@@ -81,16 +81,19 @@ async def request(
     door: Door, record: Record, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool, rq: RqSide
 ) -> Requested:
     """Have the job stopped. A plan makes an existing request more urgent, never less. Raises NoSuchJobError."""
-    answer = await door.run(record.request(wish, plan))
-    if answer.request is None:
-        on_rq = await rq.has(record.job_id)
-        if not on_rq and not fence_unknown:
-            raise no_such_job(record.job_id, rq.unknown)
-        answer = await door.run(record.request(wish, plan, fence_unknown=True, rq=on_rq))
+    answer = await door.run(record.request(wish, plan, fence_unknown=fence_unknown))
+    unknown = answer.request is None
+    if unknown and not await rq.has(record.job_id):
+        raise no_such_job(record.job_id, rq.unknown)
+    if unknown:
+        answer = await door.run(record.request(wish, plan, fence_unknown=True, rq=True))
+    if unknown or fence_unknown:
         await door.remember(record.job_id)
     if answer.request is None:
         raise no_such_job(record.job_id)
     if answer.word == "created":
+        if fence_unknown and not answer.request.rq and await rq.has(record.job_id):  # fenced first, then looked for
+            await door.run(record.request(wish, plan, rq=True))
         return Requested(answer.word, answer.request)
     if answer.request.rq and (await status(door, record)).rq.again:
         await door.run(record.claim(rq.who, again=True))

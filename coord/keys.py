@@ -3,6 +3,8 @@
 All keys of one job share the hash tag `{J}`, so that on a Cluster they live in one slot and one script may use them
 all. Each script gets all of them, in this order. Every write renews the lifetime of all keys of the job: they go
 together, `--retain` (default 7 days) after the last thing that happened to the job. The fence lives as long.
+
+In RQ's Redis, beside RQ's own keys, `rq.where` has a few more: `coord:rq:*`.
 """
 
 from __future__ import annotations

@@ -145,7 +145,8 @@ class Record:
     def enlist(self, rq_jobs: Mapping[str, str]) -> Call[Answer]:
         """Put RQ jobs (id -> queue name) into the job, before they are enqueued.
 
-        `created` when the job is new (`ledger.remember` it), `enlisted`, or `fenced` with the request that forbids it.
+        `created` when the job is new (`ledger.remember` it), `enlisted`, `crowded` when it is time to `delist` those
+        that RQ has forgotten, or `fenced` with the request that forbids it.
         """
         return self._call("enlist", *(word for each in rq_jobs.items() for word in each), decode=_answer)
 

@@ -127,6 +127,15 @@ class _Index:
             raise RefusedError(f"{fenced_words(answer.request)}: nothing of it may start", "Use a new job id")
         if answer.word == "created":
             self._ledger.remember(self._record.job_id)
+        if answer.word == "crowded":
+            self._tidy(set(rq_jobs))
+
+    def _tidy(self, new: set[str]) -> None:
+        """A job that runs for years keeps no index of what RQ has forgotten for years."""
+        from coord.rq.members import batches, forgotten
+
+        for ids in batches(name for name, _ in self._ledger.rq_jobs(self._record)):
+            self._ledger.run(self._record.delist(forgotten(self._queue.connection, ids) - new))
 
     def check(self, made: list[Job]) -> None:
         """After: who stopped the job in between may have looked too early, so take them back."""

@@ -36,8 +36,8 @@ def executions_of(
             _add(found[name], key.rpartition(":"), connection, name)
     for queue in queues:
         registry = StartedJobRegistry(queue, connection=connection)
-        for job_id, execution_id in registry.get_job_and_execution_ids(cleanup=False):
-            name = _worker_of(connection, job_id, execution_id)
+        started = registry.get_job_and_execution_ids(cleanup=False)
+        for (job_id, execution_id), name in zip(started, _workers_of(connection, started), strict=True):
             if name in found:
                 _add(found[name], (job_id, ":", execution_id), connection, name)
     return {name: list(executions.values()) for name, executions in found.items()}
@@ -100,7 +100,11 @@ def _add(found: dict[str, Execution], key: tuple[str, str, str], connection: red
         found[execution_id] = execution
 
 
-def _worker_of(connection: redis.Redis, job_id: str, execution_id: str) -> str:
-    key = Execution(execution_id, job_id, connection).key
-    name = connection.hget(key, "worker_name") or connection.hget(Job.key_for(job_id), "worker_name")
-    return as_text(name) if name else ""
+def _workers_of(connection: redis.Redis, started: list[tuple[str, str]]) -> list[str]:
+    """Give who has each of them: by its execution, or by the RQ job where the execution is forgotten."""
+    with connection.pipeline(transaction=False) as pipe:
+        for job_id, execution_id in started:
+            pipe.hget(Execution(execution_id, job_id, connection).key, "worker_name")
+            pipe.hget(Job.key_for(job_id), "worker_name")
+        names = pipe.execute()
+    return [as_text(one or other or b"") for one, other in zip(names[::2], names[1::2], strict=True)]

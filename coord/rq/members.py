@@ -81,6 +81,14 @@ def look(connection: redis.Redis, ids: Iterable[str]) -> dict[str, Member]:
     return found
 
 
+def forgotten(connection: redis.Redis, ids: list[str]) -> set[str]:
+    """Give those of which RQ has nothing any more."""
+    with connection.pipeline(transaction=False) as pipe:
+        for each in ids:
+            pipe.exists(Job.key_for(each))
+        return {each for each, there in zip(ids, pipe.execute(), strict=True) if not there}
+
+
 def with_dependents(connection: redis.Redis, members: dict[str, Member]) -> dict[str, Member]:
     """Add what waits for those that never come to be, and what waits for that."""
     found, parents = dict(members), list(members.values())

@@ -18,6 +18,7 @@ from rq.job import Job
 import coord.rq as producers
 from coord.errors import RefusedError, UsageError
 from coord.rq import enqueue, enqueue_many
+from coord.rq.members import batches
 from tests.harness import until
 from tests.rqjobs.yard import FUNCTION
 
@@ -94,6 +95,16 @@ def test_fenced_job_gets_no_more(yard: Yard) -> None:
         yard.put_many(3)
     assert yard.queue.count == 0
     assert yard.look().rq.jobs == 1
+
+
+def test_index_stays_bounded(yard: Yard) -> None:
+    """A job that is used for years keeps what RQ still knows, and not each RQ job that it ever had."""
+    first = yard.put()
+    old = [f"old{number}" for number in range(99_999)]
+    for some in batches(old, 5000):
+        assert yard.ledger.run(yard.record.enlist(dict.fromkeys(some, "high"))).word == "enlisted"
+    last = yard.put()
+    assert set(dict(yard.ledger.rq_jobs(yard.record))) == {first.id, last.id}
 
 
 def between(yard: Yard, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
