@@ -25,6 +25,8 @@ SIGTERM is never lost between Python and a blocking call, as happens to a plain 
 price is a small thread, and the signal SIGURG. What stays: code that catches SystemExit and goes on, and C code that
 neither returns nor lets a signal interrupt it.
 
+Under `coord worker`, SIGTERM raises `Stopped` in the job's function, unless that sets a handler of its own.
+
 Before SIGTERM, the agent writes the file that `COORD_STOP_FILE` names: who, why, when hold-outs are killed, and how far
 that can be put off (CLOCK_MONOTONIC, one clock for the host). Outside of coord nothing is ever requested, so the same
 code runs anywhere, and SIGTERM does the same. Standard library only; quick to import.
@@ -47,6 +49,13 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 STOP_FILE = "COORD_STOP_FILE"
+
+
+class Stopped(BaseException):
+    """Raised by SIGTERM in the function of an RQ job, once, so that `finally` and context managers run.
+
+    No `except Exception` catches it. Whoever does, and goes on, is killed when the time is over.
+    """
 
 
 class Need:

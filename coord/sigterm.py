@@ -216,14 +216,20 @@ class Deferred:
 class Leave:
     """Raises SystemExit(143), as a handler, but never where Python would lose it: then the bell has it called again."""
 
+    raised: type[BaseException] = Left
+
     def __init__(self) -> None:
         self._place: tuple[FrameType, int] | None = None
         self._hook = sys.unraisablehook
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGTERM."""
-        if not ((self._moves_on(frame) or self._is_inside_hook(frame)) and bell.again()):
-            raise Left(128 + number)
+        if not (self.later(frame) and bell.again()):
+            raise self.raised(128 + number)
+
+    def later(self, frame: FrameType | None) -> bool:
+        """Tell whether what is raised here would be lost."""
+        return self._moves_on(frame) or self._is_inside_hook(frame)
 
     def hook(self) -> None:
         """Hear of what Python drops."""
@@ -253,10 +259,14 @@ class Leave:
 
     def _dropped(self, what: sys.UnraisableHookArgs, /) -> None:
         """Handle what was raised in `__del__`, in a fork hook, or at the program's end, which is the end anyway."""
-        if not isinstance(what.exc_value, Left):
+        if not isinstance(what.exc_value, self.raised):
             self._hook(what)
         elif not at_exit(what):
-            bell.again()
+            self.again()
+
+    def again(self) -> None:
+        """Have it raised once more, since it was dropped."""
+        bell.again()
 
 
 def at_exit(what: sys.UnraisableHookArgs) -> bool:
@@ -275,11 +285,11 @@ def call_on_sigterm(callback: Callable[[], object]) -> None:
     signal.signal(TERM, lambda _number, _frame: callback())
 
 
-def raise_on_sigterm() -> None:
-    """Have SIGTERM raise SystemExit(143) in the main thread."""
+def raise_on_sigterm(handler: Leave = leave) -> None:
+    """Have SIGTERM raise SystemExit(143) in the main thread, or what another kind of handler raises."""
     bell.arm()
-    leave.hook()
-    signal.signal(TERM, leave)
+    handler.hook()
+    signal.signal(TERM, handler)
 
 
 def require_main(name: str) -> None:

@@ -29,6 +29,16 @@ def send(pid: int, pidfd: int | None, number: int) -> None:
         raise ValueError(f"refused to signal {pid}: it is no process's number")
 
 
+def send_to_group(leader_pid: int, number: int) -> None:
+    """Send a signal to a process group other than our own. Raises ProcessLookupError and PermissionError.
+
+    Who calls holds its leader: a child of its own that it has not waited for yet.
+    """
+    if leader_pid <= 1 or leader_pid == os.getpgrp():
+        raise ValueError(f"refused to signal the group {leader_pid}: it is not a child's")
+    os.killpg(leader_pid, number)
+
+
 def have_pidfds() -> bool:
     """Tell whether pidfds can be opened and signalled here; one alone is of no use."""
     return not refusals()

@@ -1,0 +1,69 @@
+"""Workers with one guard off each: the negative controls of the tests beside."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from coord.child import Stopped
+from workers import prctl, rq_desk
+from workers.rq_worker import CoordWorker
+
+if TYPE_CHECKING:
+    from rq.job import Job
+    from rq.queue import Queue
+
+
+class RaisesAnywhere(CoordWorker):
+    """SIGTERM raises wherever the horse is, in RQ's code, too."""
+
+    def setup_work_horse_signals(self) -> None:
+        """Have it raise."""
+        super().setup_work_horse_signals()
+
+        def anywhere(_number: int, _frame: Any) -> None:
+            raise Stopped
+
+        signal.signal(signal.SIGTERM, anywhere)
+
+
+class NoSubreaper(CoordWorker):
+    """Orphans go to somebody else."""
+
+    def register_birth(self) -> None:
+        """Stop being a subreaper."""
+        prctl.stop_being_subreaper()
+        super().register_birth()
+
+
+class NoHands(CoordWorker):
+    """Jobs are taken as RQ takes them from several queues: popped, and nowhere until they are executed."""
+
+    def _take(self, timeout_s: float | None) -> tuple[Job, Queue] | None:
+        for queue in self.queues:
+            while (job_id := queue.pop_job_id()) is not None:
+                job = queue.fetch_job(job_id)
+                if job:
+                    return job, queue
+        return super()._take(timeout_s)
+
+
+class Impatient(CoordWorker):
+    """Gives Redis up at the first error."""
+
+    def register_birth(self) -> None:
+        """Have no patience."""
+        self.connection.set_retry(Retry(NoBackoff(), 0))
+        super().register_birth()
+
+
+class WaitsForRedis(CoordWorker):
+    """Leaves when Redis lets it."""
+
+    def register_birth(self) -> None:
+        """Have all patience."""
+        rq_desk.PATIENCE_S = 1e6
+        super().register_birth()

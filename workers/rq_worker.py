@@ -1,0 +1,297 @@
+"""RQ's worker, such that it can be stopped at any instant: no job is lost, and none counts as failed that was stopped.
+
+Alone it is RQ's `Worker` without its defects; RQ's own suite runs it so. Hosted by an agent (`Hosting`), it asks before
+each execution, the agent signals what is executed, and what RQ records follows from what was asked: see `rq_ending`.
+
+- SIGTERM and RQ's `shutdown` set a flag, and end the wait for jobs; nothing is raised wherever the main thread is.
+- What comes by pub/sub never ends the thread that hears it; a thread that ended nevertheless is replaced.
+- A horse is signalled only while it has not been waited for, and never a group that is our own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from rq.command import handle_command, parse_payload
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
+from rq.exceptions import StopRequested
+from rq.job import Job, JobStatus
+from rq.utils import now
+from rq.worker.base import WorkerStatus
+
+from workers.rq_ending import Ending
+from workers.rq_horse import about
+from workers.rq_reaping import ReapingWorker
+from workers.rq_scheduler import PromptScheduler
+from workers.rq_take import ENDINGS, UNREACHABLE, hold, nothing
+
+if TYPE_CHECKING:
+    from redis.client import PubSub
+    from rq.executions import Execution
+    from rq.queue import Queue
+
+OUTAGE_S = 120  # how much longer than by RQ an execution of ours counts as alive without a heartbeat
+WORKERS_KEY = "coord:rq:workers"
+LISTEN_AGAIN_S = 1.0
+JOIN_S = 1.0
+
+
+class CoordWorker(ReapingWorker):
+    """See above."""
+
+    pubsub: PubSub | None
+    pubsub_thread: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._executing = False
+        self._cold = False
+        self._executed = 0
+        self._max_jobs: int | None = None
+        self._heard_s = 0.0
+        super().__init__(*args, **kwargs)
+
+    # -- beginning and end
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Work until the end; gives whether any job was executed."""
+        self._max_jobs = kwargs.get("max_jobs")
+        try:
+            return super().work(*args, **kwargs)
+        finally:
+            if not self.is_horse:
+                self.wake_up.close()
+
+    @property
+    def connection_timeout(self) -> int:
+        """Give RQ's; hosted, what waits for long has connections of its own."""
+        return 30 if self.hosting else super().connection_timeout
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()
+        self.wake_up.listen()
+        if self.hosting:
+            signal.signal(signal.SIGCHLD, nothing)
+            self.hosting.desk.tell("up", name=self.name, pid=os.getpid())
+
+    def register_birth(self) -> None:
+        """Register with RQ, and as one of ours, before anything can be in our hands."""
+        if self.hosting:
+            self.connection.sadd(WORKERS_KEY, self.name)
+        super().register_birth()
+
+    def register_death(self) -> None:
+        """Put back what is in our hands, and leave."""
+        if self._hands:
+            self.hands.empty(self.places())
+        super().register_death()
+        if self.hosting:
+            self.connection.srem(WORKERS_KEY, self.name)
+
+    def _start_scheduler(
+        self,
+        burst: bool = False,
+        logging_level: str | None = "INFO",
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+    ) -> None:
+        """Start a scheduler that ends at once when it is to; RQ's own waits for its second to be over."""
+        if burst:
+            super()._start_scheduler(burst, logging_level, date_format, log_format)
+            return
+        self.scheduler = PromptScheduler(
+            self.queues,
+            connection=self.connection,
+            logging_level=self.log.level if logging_level is None else logging_level,
+            date_format=date_format,
+            log_format=log_format,
+            serializer=self.serializer,
+        )
+        self.scheduler.acquire_locks(auto_start=True)
+
+    def request_stop(self, signum: int, frame: Any) -> None:
+        """Handle the first signal."""
+        if self.hosting:
+            self.hosting.desk.leave()
+            self._stop_requested = True
+            return
+        for number in ENDINGS:
+            signal.signal(number, self.request_force_stop)
+        self._shutdown_requested_date = now()
+        self.handle_warm_shutdown_request()
+        self.leaving = True
+        self._stop_requested = self.get_state() == WorkerStatus.BUSY
+        self.wake_up.ring()
+
+    def request_force_stop(self, signum: int, frame: Any) -> None:
+        """Handle a second signal, without an agent: the horse is killed, and recorded as any that dies so."""
+        if not self._executing:
+            super().request_force_stop(signum, frame)
+        elif self._shutdown_requested_date and (now() - self._shutdown_requested_date).total_seconds() >= 1:
+            self.log.warning("Worker %s: cold shut down", self.name)
+            self._cold = True
+            self.kill_horse()
+
+    # -- RQ's commands
+
+    def subscribe(self) -> None:
+        """Listen to commands; signals stay with the main thread."""
+        before = hold(*signal.valid_signals())
+        try:
+            super().subscribe()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def unsubscribe(self) -> None:
+        """Stop listening: first the thread, or it misses the answer that wakes it, and is waited for in vain."""
+        if self.pubsub_thread and self.pubsub:
+            self.log.info("Worker %s: unsubscribing from channel %s", self.name, self.pubsub_channel_name)
+            self.pubsub_thread.stop()
+            self.pubsub.unsubscribe()
+            self.pubsub_thread.join(timeout=JOIN_S)
+            self.pubsub.close()
+
+    def listen_again(self) -> None:
+        """Replace the thread that listens, if it ended."""
+        thread = self.pubsub_thread
+        if thread is None or thread.is_alive() or self.ended or time.monotonic() - self._heard_s < LISTEN_AGAIN_S:
+            return
+        self._heard_s = time.monotonic()
+        with suppress(RedisError):
+            self.subscribe()
+
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: Any) -> None:
+        if isinstance(exc, UNREACHABLE):
+            super()._pubsub_exception_handler(RedisConnectionError(str(exc)), pubsub, pubsub_thread)
+            return
+        self.wake_up.ring()  # the main thread replaces this one
+        super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
+
+    def handle_payload(self, message: Any) -> None:
+        """Handle a command, whatever it is."""
+        try:
+            payload = parse_payload(message)
+            command = payload["command"]
+            execution = self._meant(command, payload)
+            if self.hosting:
+                self._ask(command, execution)
+            elif command in {"stop-job", "stop-execution"}:
+                self.request_stop_execution(execution.id if execution else payload.get("execution_id", ""))
+            else:
+                handle_command(self, payload)
+        except Exception as error:  # noqa: BLE001  # it would end the thread
+            self.log.warning("Worker %s: a command was ignored: %r", self.name, error)
+
+    def _meant(self, command: str, payload: dict[str, Any]) -> Execution | None:
+        """Find the execution that a command means, among those that run here, and not in RQ's index of old ones."""
+        for execution in list(self.executions.values()):
+            if (
+                command == "kill-horse"
+                or (command == "stop-job" and execution.job_id == payload.get("job_id"))
+                or (command == "stop-execution" and execution.id == payload.get("execution_id"))
+            ):
+                return execution
+        return None
+
+    def _ask(self, command: str, execution: Execution | None) -> None:
+        """Have the agent do it: it stops the whole tree, in order."""
+        assert self.hosting
+        what = {"stop-job": "stop", "stop-execution": "stop", "kill-horse": "kill", "shutdown": "shutdown"}.get(command)
+        if what == "shutdown":
+            self.hosting.desk.why = self.hosting.desk.why or "shutdown"
+        elif what is None or execution is None:
+            self.log.warning("Worker %s: nothing to %s, command ignored", self.name, command)
+            return
+        self.hosting.desk.tell("asked", what=what, execution=execution.id if execution else None)
+
+    # -- one execution, in the worker
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Execute a job, unless it is not to be."""
+        self._executing = True
+        try:
+            if self.ended:
+                self.give_back()
+                raise StopRequested
+            if self.hosting and not self._may(job, queue):
+                return
+            super().execute_job(job, queue)
+        finally:
+            self._executing = False
+            self._stopped_job_id = None
+            self.taken = None
+        if self._shutdown_requested_date:
+            with suppress(*UNREACHABLE):
+                self.set_shutdown_requested_date()
+        if self._cold:
+            raise SystemExit
+        self._executed += 1
+        if self._max_jobs is not None and self._executed >= self._max_jobs:
+            self.because("max-jobs")
+
+    def _may(self, job: Job, queue: Queue) -> bool:
+        """Ask the agent. What is fenced is cancelled. Raises StopRequested, with the job put back."""
+        assert self.hosting
+        answer = self.hosting.desk.may(**about(job, queue))
+        if answer is None:
+            self.give_back()
+            raise StopRequested
+        if answer.word == "go":
+            return True
+        self.log.info("Worker %s: job %s is not executed: %s", self.name, job.id, answer.words)
+        if job.get_status() != JobStatus.CANCELED:
+            job.cancel()
+        self.let_go()
+        self.hosting.desk.tell("written", rq_job=job.id, execution=None, status=str(JobStatus.CANCELED.value))
+        return False
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """Fork; from now on the agent, or a command, may mean this execution."""
+        execution = next(iter(self.executions.values()), None)
+        if self.hosting and execution:
+            self.hosting.desk.begin(execution.id)
+            self.notes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        super().fork_work_horse(job, queue)
+        if self.hosting and execution:
+            self.hosting.desk.tell("forked", rq_job=job.id, execution=execution.id, pid=self.horse_pid)
+        elif self._cold or self._stopped_job_id == job.id:  # asked while we forked
+            self.kill_horse()
+
+    def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:
+        """Wait for the horse's end, and see to it that RQ knows how it ended."""
+        if self.hosting:
+            Ending(self, self.hosting, job, queue, execution).see_to_it()
+        else:
+            super().monitor_work_horse(job, queue, execution)
+
+    def report_failure(self, job: Job, execution: Execution, lines: list[str]) -> None:
+        """Tell the agent of a final failure; in the horse, the worker."""
+        if self.is_horse:
+            super().report_failure(job, execution, lines)
+        elif self.hosting and not self.hosting.desk.intent:
+            self.hosting.desk.tell(
+                "failed",
+                rq_job=job.id,
+                execution=execution.id,
+                pid=self.exit.pid if self.exit else None,
+                lines=lines,
+                exit_code=self.exit.code if self.exit else None,
+                signal=self.exit.signal if self.exit else None,
+            )
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """Give how long an execution counts as alive: hosted, as long as an outage of Redis may take."""
+        return super().get_heartbeat_ttl(job, working_time) + (OUTAGE_S if self.hosting else 0)
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Send heartbeats; one that fails is followed by another."""
+        try:
+            super().maintain_heartbeats(job, execution)
+            self.listen_again()
+        except RedisError as error:
+            self.log.warning("Worker %s: no heartbeat: %s", self.name, error)
