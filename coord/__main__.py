@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-GUARDED = ("run",)
+GUARDED = ("run", "worker")
 
 
 def main() -> None:

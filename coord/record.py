@@ -96,19 +96,21 @@ class Record:
         report: AgentReport,
         kind: str,
         *,
-        moments: tuple[Moment, ...] = (),
+        moments: tuple[Moment, ...] | None = None,
         signal_age_s: float | None = None,
         gone_age_s: float | None = None,
     ) -> Call[None]:
         """Keep the agent's word. `kind`: `agent.running`, `agent.stopping`, `agent.killing`; last, `agent.stopped`.
 
-        `moments`: what happened and was not told yet, this report's own event last; their `at_s` are ages.
+        `moments`: what happened and was not told yet, this report's own event last; their `at_s` are ages. None: this
+        report's own event, now; empty: nothing that is worth an event.
         Ages: seconds since its first signal, and since all were seen gone.
         """
         # without proof, somebody may be left: the verdict must not be better than `incomplete`
         unproved = kind == "agent.stopped" and report.proof is None
-        moments = moments or (Moment(kind, 0.0, report.counts()),)
-        counted = moments[-1].counts
+        if moments is None:
+            moments = (Moment(kind, 0.0, report.counts()),)
+        counted = moments[-1].counts if moments else {}
         about = {"agent_id": info.agent_id, "host": info.host, "label": info.label}
         return self._call(
             "report",

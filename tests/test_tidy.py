@@ -25,6 +25,8 @@ ALONE = {
         "workers/checkup/orphan.py",
         "workers/guardian.py",
         "workers/heir.py",
+        "workers/rq_clerks.py",
+        "workers/rq_settings.py",
         "workers/starter.py",
         "workers/starting.py",
         "workers/sweep.py",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from workers.handles import Status
     from workers.proc import Stat
 
+LOOKS_MAX = 50  # a tree that hides or changes during so many looks in a row is looked at again later
+
 
 class Choice(StrEnum):
     """What `--containment` says."""
@@ -62,6 +64,7 @@ class Subreaper:
 
     proof: str | None = "subreaper"  # what `empty` shows; None: it shows nothing for certain
     kills_at_once = False
+    looks_max = LOOKS_MAX
 
     def __init__(self, owner: int | None = None, spare: Collection[int] = ()) -> None:
         become_subreaper()
@@ -117,6 +120,7 @@ class InCgroup:
 
     proof: str | None = "cgroup"
     kills_at_once = True
+    looks_max = LOOKS_MAX
 
     def __init__(self, base: Subreaper, folder: Cgroup) -> None:
         self._base = base

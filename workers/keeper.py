@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from coord.messages import Outcome
 from coord.plan import Plan
@@ -23,7 +23,6 @@ from workers.tree import Tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
-    from typing import Any
 
     from structlog.typing import FilteringBoundLogger
 
@@ -57,7 +56,7 @@ class Keeper:
         link: Link,
         stop_on_failure: bool,
     ) -> None:
-        self.stop_file = StopFile.of(agent_id)
+        self.stop_file = self.new_stop_file(agent_id)
         self._log = log
         self._link = link
         self._stop_on_failure = stop_on_failure
@@ -65,7 +64,7 @@ class Keeper:
         self._tree = Tree(containment, self._watch, self._forget)
         self._stopper = Stopper(manner, self._tree, self.stop_file, self)
         self._tasks = asyncio.TaskGroup()
-        self._background: list[asyncio.Task[None]] = []
+        self._background: set[asyncio.Task[Any]] = set()
         self._stirred: set[Key] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
@@ -74,7 +73,8 @@ class Keeper:
     async def __aenter__(self) -> Self:
         """Begin to watch."""
         await self._tasks.__aenter__()
-        self._background += [self._tasks.create_task(work) for work in self.works()]
+        for work in self.works():
+            self.later(work)
         return self
 
     async def __aexit__(
@@ -100,17 +100,29 @@ class Keeper:
         else:  # an error of ours goes on as it is: in a group, its exit code would be hidden
             await self._tasks.__aexit__(None, None, None)
 
+    def later(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Have something done beside; an error of it ends the keeper, which leaves nothing behind."""
+        task = self._tasks.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def new_stop_file(self, agent_id: str) -> StopFile:
+        """Choose where the processes are told that they are being stopped."""
+        return StopFile.of(agent_id)
+
     def works(self) -> list[Coroutine[Any, Any, None]]:
         """Give what is to be done all the time."""
         return [self._get_to_know(), *([] if have_pidfds() else [self._look_for_ends()])]
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 
-    def adopt(self, pid: int, number: int, label: str, command: str) -> None:
+    def adopt(self, pid: int, number: int, label: str, command: str) -> Key:
         """Take in a child that was just started. A child that slipped in after the request is stopped at once."""
         seen = self._tree.adopt(pid, number, label, command)
         self._log.info("child.started", pid=pid, label=label, command=command)
         self._stopper.feed(seen)
+        return seen.found[0].key
 
     @property
     def state(self) -> State:
@@ -142,6 +154,10 @@ class Keeper:
     def stop(self, plan: Plan) -> None:
         """Stop this agent's processes, and only these; once under way, it can only get more urgent."""
         self._stopper.stop(plan)
+
+    def kill(self, key: Key) -> None:
+        """Kill one process, which has become of no use; its tree is another affair."""
+        self._tree.send("SIGKILL", [key])
 
     def look(self) -> None:
         """Look who is there, now."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeAlias
 
 from coord.errors import CoordError
+from coord.record import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 
     from coord.ledger import AsyncLedger
     from coord.messages import ShutdownRequest
-    from coord.record import Answer, Call
+    from coord.record import Call
 
     # made when it is sent, so that what it says is never stale; None: nothing to say any more
-    MakeCall: TypeAlias = Callable[[], Awaitable[Call[Answer] | Call[None] | None]]
+    MakeCall: TypeAlias = Callable[[], Awaitable[Call[Answer] | Call[None] | Call[str] | None]]
 
 RETRY_S = 0.1
 RETRY_MAX_S = 1.0
@@ -66,6 +67,6 @@ class Outbox:
             if first:
                 self._log.warning("report.delayed", error=str(error))
             return False
-        if answer and answer.request:
+        if isinstance(answer, Answer) and answer.request:
             self._heard(answer.request)
         return True

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workers.proc import Stat
 
 UNKNOWN = 0  # the start time of a process that nobody looked at in time
-LOOKS_MAX = 50  # a tree that hides or changes during so many looks in a row is looked at again later
+FREEZES_MAX = 50  # a tree that changes during so many looks in a row is killed as it is then
 
 
 class Tree:
@@ -66,9 +66,13 @@ class Tree:
             self._hold(handle, label)
         return Seen((Found(handle.key, label, command, child=True),), complete=False)
 
+    def name(self, number: int, label: str) -> None:
+        """Give a child's tree its label, where the child itself is none of this process's."""
+        self._labels[number] = label
+
     def look(self) -> Seen:
         """Find everything alive in the trees, and hold it. `complete` with nothing found is the proof."""
-        for _ in range(LOOKS_MAX):
+        for _ in range(self._containment.looks_max):
             self._exits |= self._containment.reap()
             if self._containment.empty():
                 return Seen((), complete=True)
@@ -84,7 +88,7 @@ class Tree:
         """
         newcomers: list[Found] = []
         frozen: set[Key] = set()
-        for _ in range(LOOKS_MAX):
+        for _ in range(FREEZES_MAX):
             found, _ = self._hold_all(self._containment.members())
             newcomers += [each for each in found if each.key not in frozen]
             if self._containment.kills_at_once or frozen.issuperset(self._handles):

@@ -13,7 +13,7 @@ from coord import __version__
 from coord.errors import OWN_ERROR, USAGE, CoordError
 
 INTERRUPTED = 130
-COMMANDS = ("run", "shutdown", "status", "jobs", "agents", "doctor")
+COMMANDS = ("run", "worker", "shutdown", "status", "jobs", "agents", "doctor")
 
 
 class _Commands(click.Group):

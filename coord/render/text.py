@@ -75,8 +75,13 @@ def plan_words(plan: Plan) -> str:
 
 
 def failure_words(failure: FirstFailure) -> str:
-    """Give `rank3 on host b (pid 4242) exited with code 7`."""
-    how = f"was killed by {failure.signal}" if failure.signal else f"exited with code {failure.exit_code}"
+    """Give `rank3 on host b (pid 4242) exited with code 7`; of a function that raised, what it raised."""
+    if failure.signal:
+        how = f"was killed by {failure.signal}"
+    elif failure.exit_code is None and failure.stderr_tail:
+        how = f"raised {failure.stderr_tail[-1]}"
+    else:
+        how = f"exited with code {failure.exit_code}"
     return f"{failure.label} on host {failure.host} (pid {failure.pid}) {how}"
 
 

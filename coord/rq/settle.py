@@ -41,6 +41,7 @@ class Settled:
     stopped: int = 0
     failed: int = 0
     put_back: int = 0
+    ended: list[str] = field(default_factory=list)  # RQ job ids that failed for good: no retry is left
     stopped_of: dict[str, int] = field(default_factory=dict)  # job id -> how many RQ jobs of it were stopped
 
 
@@ -143,3 +144,5 @@ class Settle:
             self.settled.stopped_of[name] = self.settled.stopped_of.get(name, 0) + 1
         else:
             self.settled.failed += 1
+        if status is JobStatus.FAILED:
+            self.settled.ended.append(job.id)

@@ -1,0 +1,69 @@
+"""A host's share in one job, and what the record is told of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from coord.messages import PROCESSES_MAX, SURVIVORS_MAX, AgentReport, AgentState, Outcome, ProcessReport
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from coord.messages import AgentInfo, ShutdownRequest
+    from coord.record import Call, Record
+    from workers.rq_slot import Execution, ExecutionKeeper
+
+
+class Share:
+    """This host's part in one job."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.joined = False
+        self.request: ShutdownRequest | None = None
+        self.running: set[Execution] = set()
+        self.targets: list[Execution] = []  # what the request found running
+        self.idle_since_s = 0.0
+        self.stopping: asyncio.Task[None] | None = None
+        self.told: set[Execution] | None = None  # whom the record knows as running; None: nobody yet
+
+    @property
+    def keepers(self) -> list[ExecutionKeeper]:
+        """Give who stops what the request found."""
+        return [each.keeper for each in self.targets if each.keeper]
+
+
+async def report(share: Share, info: AgentInfo, kind: str) -> Call[None]:
+    """Make the report of what this host does for a job, as it is now. `kind`: the event."""
+    if kind == "agent.running":
+        return _running(share, info)
+    now_s = time.monotonic()
+    processes: list[ProcessReport] = [each for keeper in share.keepers for each in keeper.state.reports()]
+    last = kind == "agent.stopped"
+    proved = all(keeper.state.proved for keeper in share.keepers)
+    signals = [s for keeper in share.keepers if (s := keeper.first_signal_s) is not None]
+    gone = [s for keeper in share.keepers if (s := keeper.all_gone_s) is not None]
+    return share.record.report(
+        info,
+        AgentReport(
+            AgentState.STOPPED if last else AgentState.STOPPING,
+            "subreaper" if last and proved else None,
+            tuple(processes[:PROCESSES_MAX]),
+            survivors=tuple(each for keeper in share.keepers for each in keeper.survivors)[:SURVIVORS_MAX],
+            left_behind=tuple(each for keeper in share.keepers for each in keeper.left_behind),
+        ),
+        kind,
+        signal_age_s=now_s - min(signals) if signals else None,
+        gone_age_s=now_s - max(gone) if last and proved and gone else None,
+    )
+
+
+def _running(share: Share, info: AgentInfo) -> Call[None]:
+    moments = None if not share.told else ()  # one event for all that comes and goes
+    share.told = set(share.running)
+    processes = tuple(
+        ProcessReport(each.horse_pid, each.label, each.label, Outcome.RUNNING) for each in share.told if each.horse_pid
+    )
+    report = AgentReport(AgentState.RUNNING, processes=processes[:PROCESSES_MAX])
+    return share.record.report(info, report, "agent.running", moments=moments)

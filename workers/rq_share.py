@@ -1,0 +1,268 @@
+"""What a host's RQ workers have to do with the record: for each job of which something runs here, a share.
+
+A job is joined when the first of its RQ jobs is about to start here, and left when none has run for a while. What
+belongs to a job by its RQ group or its RQ job id alone is not joined: it is found when a request names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from coord.coordinator import new_request
+from coord.errors import CoordError
+from coord.messages import Cause, FirstFailure
+from coord.record import BEAT_S, Record
+from coord.render.text import failure_words
+from workers.outbox import Outbox
+from workers.reporter import PATIENCE_S
+from workers.rq_reports import Share, report
+from workers.rq_slot import Intent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coord.ledger import AsyncLedger
+    from coord.messages import ShutdownRequest
+    from coord.record import Call
+    from workers.rq_ground import Ground
+    from workers.rq_slot import Execution
+    from workers.rq_stops import Stops
+
+LINGER_S = 2 * BEAT_S  # a batch of small jobs joins once
+RETRY_S = 0.2
+TELL_S = 10.0
+
+
+class Shares:
+    """All of them."""
+
+    def __init__(
+        self,
+        ledger: AsyncLedger,
+        ground: Ground,
+        stops: Stops,
+        *,
+        sweep: Callable[[ShutdownRequest], None],
+        by: str,
+        retain_s: int,
+    ) -> None:
+        self._ledger = ledger
+        self._info = ground.info
+        self._plan = ground.order.manner.plan
+        self._log = ground.log
+        self._board = ground.board
+        self._stops = stops
+        self._sweep = sweep  # has what RQ still holds of the job cancelled
+        self._by = by
+        self._retain_s = retain_s
+        self._shares: dict[str, Share] = {}
+        self._outbox = Outbox(ledger, self.hear, ground.log)
+        self._loop = asyncio.get_running_loop()
+        self._later = ground.agent.later
+
+    # -- before anything starts ----------------------------------------------------------------------------------------
+
+    async def may(self, execution: Execution) -> ShutdownRequest | None:
+        """Ask whether it may start; gives the request that forbids it. What is asked is known here from now on.
+
+        So a request that comes after the record's answer finds it: there is no gap.
+        """
+        share = self._share(execution.job_id) if execution.job_id else None
+        if share:
+            share.running.add(execution)
+        while True:
+            try:
+                request = await self._ask(execution, share)
+            except CoordError as error:
+                self._log.warning("job.waits", rq_job=execution.rq_job, error=str(error))
+                await asyncio.sleep(RETRY_S)
+            else:
+                if request is not None:
+                    execution.refused = True
+                return request
+
+    async def _ask(self, execution: Execution, share: Share | None) -> ShutdownRequest | None:
+        if share and share.request:
+            return share.request
+        if share and not share.joined:
+            await self._ledger.remember(share.record.job_id)
+            answer = await self._ledger.run(share.record.join(self._info, self._plan))
+            if answer.request:
+                return answer.request
+            share.joined = True
+        if share:
+            answer = await self._ledger.run(share.record.enlist({execution.rq_job: execution.queue}))
+            if answer.request:
+                return answer.request
+        for job_id in execution.ids:
+            if job_id != execution.job_id:
+                answer = await self._ledger.run(self._record(job_id).fence())
+                if answer.request:
+                    return answer.request
+        return share.request if share else None
+
+    def began(self, execution: Execution) -> None:
+        """Hear that an execution has a process. The record hears of the first at once, of changes with the beat."""
+        share = self._shares.get(execution.job_id or "")
+        if share and share.told is None:
+            share.told = set()
+            self._tell(share, "agent.running")
+
+    def left(self, execution: Execution) -> None:
+        """Hear that an execution is over."""
+        share = self._shares.get(execution.job_id or "")
+        if share:
+            share.running.discard(execution)
+            share.idle_since_s = self._loop.time()
+
+    # -- stopping ------------------------------------------------------------------------------------------------------
+
+    def hear(self, request: ShutdownRequest) -> None:
+        """Obey a request for any job: what runs of it here is stopped."""
+        targets = [each for each in self._board.executions() if request.job_id in each.ids and not each.refused]
+        share = self._shares.get(request.job_id)
+        if share and share.request and share.request.rev >= request.rev:
+            return
+        if targets or share:
+            share = share or self._share(request.job_id)
+            share.request = request
+            self._log.info("job.stopping", job=request.job_id, request=request.id, cause=request.cause, by=request.by)
+            if share.stopping is None:
+                share.targets = targets
+                share.stopping = self._later(self._stop(share, request))
+            for keeper in share.keepers:
+                keeper.hurry(request)
+        self._sweep(request)
+
+    async def _stop(self, share: Share, request: ShutdownRequest) -> None:
+        intent = Intent("stopped", words_of(request), {name: getattr(request, name) for name in WHY})
+        enrolled = self._later(self._enrol(share))
+        for each in share.targets:
+            each.first = enrolled  # its worker writes RQ's state when the record knows of us, and not before
+        self._loop.call_later(PATIENCE_S, self._tell_if_stopping, share)
+        await asyncio.gather(*(self._stops.stop(each, intent, request) for each in share.targets))
+        await enrolled
+        self._tell(share, "agent.stopped")
+        self._shares.pop(share.record.job_id, None)
+
+    def _tell_if_stopping(self, share: Share) -> None:
+        if share.stopping and not share.stopping.done():
+            self._tell(share, "agent.stopping")
+
+    async def _enrol(self, share: Share) -> None:
+        """Have the record wait for us, where it does not yet."""
+        end_s = self._loop.time() + TELL_S
+        while not share.joined and self._loop.time() < end_s:
+            with suppress(CoordError):
+                await self._ledger.run(share.record.enrol(self._info))
+                share.joined = True
+                return
+            await asyncio.sleep(RETRY_S)
+
+    def count(self, execution: Execution, field: str, job_id: str | None = None) -> None:
+        """Have the record count an RQ job that was stopped or canceled, for the job whose request did it."""
+        job_id = job_id or next((each for each in execution.ids if (s := self._shares.get(each)) and s.request), None)
+        if job_id:
+            record = self._record(job_id)
+
+            async def made() -> Call[Any]:
+                return record.tally(field)
+
+            self._outbox.put(made)
+
+    # -- failures ------------------------------------------------------------------------------------------------------
+
+    def failed(self, execution: Execution, told: dict[str, Any]) -> None:
+        """Hear that an RQ job has failed for good: it stops its job, when it is of one."""
+        if not (execution.job_id and execution.stop_on_failure):
+            return
+        failure = FirstFailure(
+            agent_id=self._info.agent_id,
+            host=self._info.host,
+            label=execution.label,
+            pid=told["pid"],
+            exit_code=told["exit_code"],
+            signal=told["signal"],
+            stderr_tail=tuple(told["lines"]),
+        )
+        record = self._record(execution.job_id)
+        wish = new_request(execution.job_id, Cause.FAILURE, self._by, failure_words(failure))
+
+        async def made() -> Call[Any]:
+            return record.fail(failure, wish)
+
+        self._outbox.put(made)
+
+    # -- all the time --------------------------------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Beat for each job until cancelled; leave those of which nothing runs any more."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            for share in list(self._shares.values()):
+                if share.joined:
+                    with suppress(CoordError):
+                        await self._beat(share)
+                if share.told is not None and share.told != share.running and not share.request:
+                    self._tell(share, "agent.running")
+            with suppress(CoordError):
+                await self.look()
+
+    async def look(self) -> None:
+        """Read whether anything that runs here is to be stopped: what was published while nobody listened."""
+        for job_id in {job_id for each in self._board.executions() for job_id in each.ids}:
+            share = self._shares.get(job_id)
+            if share is None or not share.joined:
+                answer = await self._ledger.run(self._record(job_id).fence())
+                if answer.request:
+                    self.hear(answer.request)
+
+    async def _beat(self, share: Share) -> None:
+        answer = await self._ledger.run(share.record.beat(self._info.agent_id))
+        if answer.word == "unknown" and share.request is None:
+            await self._ledger.run(share.record.join(self._info, self._plan))
+        if answer.request:
+            self.hear(answer.request)
+        elif not share.running and self._loop.time() - share.idle_since_s > LINGER_S:
+            self._shares.pop(share.record.job_id, None)
+            self._tell(share, "agent.stopped")
+
+    async def send(self) -> None:
+        """Send what is to be told, until cancelled."""
+        await self._outbox.send()
+
+    async def over(self) -> bool:
+        """Leave every job; False when the record could not be told."""
+        for share in list(self._shares.values()):
+            if share.stopping:
+                await share.stopping
+            elif share.joined:
+                self._tell(share, "agent.stopped")
+        self._shares.clear()
+        return await self._outbox.empty(TELL_S)
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def _share(self, job_id: str) -> Share:
+        if job_id not in self._shares:
+            self._shares[job_id] = Share(self._record(job_id))
+            self._shares[job_id].idle_since_s = self._loop.time()
+        return self._shares[job_id]
+
+    def _record(self, job_id: str) -> Record:
+        return Record(job_id, self._retain_s)
+
+    def _tell(self, share: Share, kind: str) -> None:
+        self._outbox.put(partial(report, share, self._info, kind))
+
+
+WHY = ("id", "cause", "by", "reason")
+
+
+def words_of(request: ShutdownRequest) -> str:
+    """Say who stopped an RQ job, and why."""
+    reason = f": {request.reason}" if request.reason else ""
+    return f"Stopped by coord: job {request.job_id} was shut down by {request.by} ({request.cause}){reason}"
