@@ -92,7 +92,7 @@ def test_user_without_rights(lab: Lab, folder: Path, kind: str, rule: str) -> No
             rights = ("reset", "on", f">{SECRET}", "+@all", *(() if rule == "~other:*" else ("~coord:*",)), "&*", rule)
             client.execute_command("ACL", "SETUSER", "limited", *rights)  # type: ignore[no-untyped-call]
         line = complaint(call(lab, CALLS[0], f"{url}?username=limited&password={SECRET}", folder), UNREACHABLE)
-    assert "Allow it keys coord:*, channel coord:control, scripts" in line
+    assert "Allow it keys coord:*, rq:*, channel coord:control, scripts" in line
 
 
 @pytest.mark.parametrize("kind", KINDS)
