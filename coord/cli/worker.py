@@ -63,6 +63,8 @@ def as_rq(command: Any) -> Any:
 Exit codes: 0 all that ran has ended or was put back, with proof; 2 usage; 4 Redis not reachable;
             5 something could not be stopped
 \b
+Without any URL, RQ's Redis is redis://localhost:6379/0, as with `rq worker`, and the record is kept there too.
+\b
 Examples:
   coord worker high default                            as `rq worker high default`, but it stops well
   coord worker -n 4 --warm 20s --platform kubernetes   jobs may finish for 20 s, then they are put back
