@@ -62,6 +62,7 @@ class TakingWorker(Worker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.leaving = False
+        self.deaf_s: float | None = None  # since when no thread listens to commands
         self.taken: Taken | None = None  # the job in our hand
         self._hands: Hands | None = None
         self._wake_up: WakeUp | None = None
@@ -92,6 +93,10 @@ class TakingWorker(Worker):
     def should_run_maintenance_tasks(self) -> bool:
         """Tell whether maintenance is due; who leaves leaves it to others."""
         return not self.ended and bool(super().should_run_maintenance_tasks)
+
+    def interrupted(self) -> bool:
+        """Tell whether the main thread has something else to do than to wait for jobs."""
+        return self.ended or (self.deaf_s is not None and time.monotonic() - self.deaf_s < PAUSE_S)
 
     def because(self, why: str) -> None:
         """Note why the worker ends by itself."""
@@ -193,7 +198,7 @@ class TakingWorker(Worker):
         """Take jobs until there is one to be executed."""
         while True:
             if self.taken is None:  # else what could not be read when Redis went away
-                self.taken = self.hands.take(self.places(), timeout_s, lambda: self.ended)
+                self.taken = self.hands.take(self.places(), timeout_s, self.interrupted)
             if self.taken is None:
                 return None
             if found := self._read(self.taken):

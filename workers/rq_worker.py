@@ -158,17 +158,22 @@ class CoordWorker(ReapingWorker):
 
     def listen_again(self) -> None:
         """Replace the thread that listens, if it ended."""
-        thread = self.pubsub_thread
-        if thread is None or thread.is_alive() or self.ended or time.monotonic() - self._heard_s < LISTEN_AGAIN_S:
+        if self.deaf_s is None or self.ended or time.monotonic() - self._heard_s < LISTEN_AGAIN_S:
             return
+        self.pubsub_thread.join(timeout=JOIN_S)
         self._heard_s = time.monotonic()
-        with suppress(RedisError):
+        self.deaf_s = None  # first, since the new thread may fail, too
+        try:
             self.subscribe()
+        except RedisError:
+            self.deaf_s = time.monotonic()
+            raise
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: Any) -> None:
         if isinstance(exc, UNREACHABLE):
             super()._pubsub_exception_handler(RedisConnectionError(str(exc)), pubsub, pubsub_thread)
             return
+        self.deaf_s = time.monotonic()
         self.wake_up.ring()  # the main thread replaces this one
         super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
 

@@ -33,7 +33,7 @@ HERE = str(Path(__file__).parent)
 class AgentEnd:
     """Starts a worker process; answers "go" to each question, unless told otherwise."""
 
-    def __init__(self, url: str, folder: Path, **config: Any) -> None:
+    def __init__(self, url: str, folder: Path, /, **config: Any) -> None:
         self.heard: list[dict[str, Any]] = []
         self.answer: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _asked: {"word": "go"}
         self.token = secrets.token_hex(8)
@@ -160,7 +160,7 @@ class AgentEnd:
 class Site:
     """A hosted worker, its queues, and what RQ knows of both; `url` is the way that the test itself has to Redis."""
 
-    def __init__(self, url: str, folder: Path, *, names: tuple[str, ...] = ("high", "low"), **config: Any) -> None:
+    def __init__(self, url: str, folder: Path, /, names: tuple[str, ...] = ("high", "low"), **config: Any) -> None:
         self.folder = folder
         self.redis = Redis.from_url(url)
         token = secrets.token_hex(4)
@@ -205,7 +205,7 @@ class Site:
 
 
 @contextmanager
-def hosted(url: str, folder: Path, **config: Any) -> Iterator[Site]:
+def hosted(url: str, folder: Path, /, **config: Any) -> Iterator[Site]:
     """Give a site with a worker that is up; whatever it left is ended afterwards."""
     wait = config.pop("wait", True)
     site = Site(url, folder, **config)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from rq.worker.worker_classes import Worker
 
 from coord.child import Stopped
 from workers import prctl, rq_desk
@@ -67,3 +68,27 @@ class WaitsForRedis(CoordWorker):
         """Have all patience."""
         rq_desk.PATIENCE_S = 1e6
         super().register_birth()
+
+
+class Deaf(CoordWorker):
+    """Handles what is published as RQ does."""
+
+    def handle_payload(self, message: Any) -> None:
+        """Let whatever is wrong with it end the thread."""
+        Worker.handle_payload(self, message)
+
+
+class Fragile(CoordWorker):
+    """Its thread can be made to end."""
+
+    def handle_payload(self, message: Any) -> None:
+        """End the thread, if it is told to."""
+        if message["data"] == b"die":
+            raise RuntimeError("died")
+        super().handle_payload(message)
+
+    def subscribe(self) -> None:
+        """Say so."""
+        if self.pubsub_thread:
+            self.log.info("listens again")
+        super().subscribe()
