@@ -41,7 +41,7 @@ def hide_main() -> None:
     """Let no process that a job spawns take our program for the project's main module, as multiprocessing would."""
     main = sys.modules["__main__"]
     main.__spec__ = None
-    main.__file__ = None
+    main.__dict__.pop("__file__", None)
 
 
 def _is_in(name: str, folders: Sequence[str]) -> bool:

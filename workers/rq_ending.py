@@ -60,6 +60,8 @@ class Ending:
         self._beat_at_s = time.monotonic() + self._worker.job_monitoring_interval
         ended = self._await_horse()
         self._read_notes()
+        if self._failed is not None:
+            self._tell_failed(ended)
         alone = childless()
         self._desk.tell(
             "ended",
@@ -69,8 +71,6 @@ class Ending:
             signal=ended.signal,
             childless=alone,
         )
-        if self._failed is not None:
-            self._tell_failed(ended)
         if not alone:
             self._await_childless()
         self._await_settled()
@@ -179,7 +179,7 @@ class Ending:
                 assert intent
                 self._stopped(intent)
             case "requeued":
-                self._requeued()
+                requeue(self._worker, self._job, self._queue, self._execution)
             case "failed":
                 assert intent
                 self._failed_as(intent.words)
@@ -221,20 +221,6 @@ class Ending:
         except Exception:
             self._worker.log.exception("Worker %s: stopped callback of %s raised", self._worker.name, self._job.id)
 
-    def _requeued(self) -> None:
-        """Put it back to the front, as if it had never been taken: no attempt is counted."""
-        worker, job = self._worker, self._job
-        try:
-            job.refresh()  # the horse may have saved its meta
-        except NoSuchJobError:
-            return
-        job.started_at = job.ended_at = job.last_heartbeat = None
-        job.worker_name = None
-        with worker.connection.pipeline() as pipeline:
-            worker.cleanup_execution(job, pipeline=pipeline, execution=self._execution)
-            self._queue._enqueue_job(job, pipeline=pipeline, at_front=True)
-            pipeline.execute()
-
     def _failed_as(self, words: str) -> None:
         self._worker.handle_job_failure(self._job, self._queue, exc_string=words, execution=self._execution)
 
@@ -244,8 +230,25 @@ class Ending:
         signaled = f" (signal {os.WTERMSIG(ended.status)})" if os.WIFSIGNALED(ended.status) else ""
         text = words or f"Work-horse terminated unexpectedly; waitpid returned {ended.status}{signaled}; "
         worker.log.warning("Worker %s: job %s failed (%s)", worker.name, self._job.id, text)
-        worker.handle_work_horse_killed(self._job, ended.pid, ended.status, ended.usage)
+        try:
+            worker.handle_work_horse_killed(self._job, ended.pid, ended.status, ended.usage)
+        except Exception:  # the project's own
+            worker.log.exception("Worker %s: the handler for a killed work-horse raised", worker.name)
         worker.handle_job_failure(self._job, self._queue, exc_string=text, execution=self._execution)
+
+
+def requeue(worker: ReapingWorker, job: Job, queue: Queue, execution: Execution) -> None:
+    """Put a job back to the front, as if it had never been taken: no attempt is counted."""
+    try:
+        job.refresh()  # the horse may have saved its meta
+    except NoSuchJobError:
+        return
+    job.started_at = job.ended_at = job.last_heartbeat = None
+    job.worker_name = None
+    with worker.connection.pipeline() as pipeline:
+        worker.cleanup_execution(job, pipeline=pipeline, execution=execution)
+        queue._enqueue_job(job, pipeline=pipeline, at_front=True)
+        pipeline.execute()
 
 
 class Bound(UnixSignalDeathPenalty):

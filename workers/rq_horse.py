@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rq.job import Job, JobStatus
 
 from coord.child import Stopped
-from coord.sigterm import Leave, bell, raise_on_sigterm
+from coord.sigterm import Leave, Left, bell, raise_on_sigterm
 from workers.prctl import set_parent_death_signal
 from workers.rq_take import Hosting, TakingWorker
 
@@ -55,7 +55,8 @@ class Horse:
 
     def begin(self) -> None:
         """Take SIGTERM over."""
-        raise_on_sigterm(LeaveJob(self))
+        self._handler = LeaveJob(self)
+        raise_on_sigterm(self._handler)
         os.register_at_fork(after_in_child=self._leave_alone)
 
     def run(self, function: Callable[[], Any]) -> Any:
@@ -69,20 +70,21 @@ class Horse:
             return function()
         finally:
             self._inside = False
+            signal.signal(signal.SIGTERM, self._handler)  # the function's own would act in RQ's code
 
-    def over(self, *, returned: bool) -> None:
+    def over(self, error: BaseException | None = None) -> None:
         """RQ is about to record what the function did: leave it to the worker instead, when it was stopped."""
         self._before = self._inside = False
         told = self._told()
-        wanted = told is not None and told.get("as") == "stopped"
-        stopped = wanted if returned else told is not None or self.raised
-        if stopped and os.getpid() == self._pid:
+        if error is None:
+            stopped = told is not None and told.get("as") == "stopped"
+        else:
+            stopped = told is not None or self.raised or isinstance(error, Left)
+        if stopped and not self.is_elsewhere():
             leave()
 
     def meant(self) -> bool:
         """Tell whether a SIGTERM of now means this job."""
-        if os.getpid() != self._pid:
-            return False
         return self._warm_s <= 0 or self._told() is not None or os.getppid() != self._worker_pid
 
     def wants_raise(self) -> bool:
@@ -104,8 +106,11 @@ class Horse:
                 return told if isinstance(told, dict) else {}
         return None
 
+    def is_elsewhere(self) -> bool:
+        """Tell whether this process is one that the function forked: there, SIGTERM does what it does under RQ."""
+        return os.getpid() != self._pid
+
     def _leave_alone(self) -> None:
-        """In what the function forks, SIGTERM does what it does in a fork under RQ."""
         if isinstance(signal.getsignal(signal.SIGTERM), LeaveJob):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -121,6 +126,9 @@ class LeaveJob(Leave):
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGTERM."""
+        if self._horse.is_elsewhere():  # it came before the fork's own hook
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         if not self._horse.wants_raise():
             return
         if self.later(frame) and bell.again():
@@ -193,12 +201,12 @@ class HorseWorker(TakingWorker):
 
     def _finalize_success(self, job: Job, queue: Queue, execution: Execution, return_value: Any) -> None:
         if self._horse:
-            self._horse.over(returned=True)
+            self._horse.over()
         super()._finalize_success(job, queue, execution, return_value)
 
     def _finalize_failure(self, job: Job, queue: Queue, execution: Execution, exc_info: Any) -> None:
         if self._horse:
-            self._horse.over(returned=False)
+            self._horse.over(exc_info[1])
         super()._finalize_failure(job, queue, execution, exc_info)
 
     def handle_job_failure(  # noqa: PLR0917  # RQ's

@@ -179,8 +179,8 @@ def _work(worker: CoordWorker, hosting: Hosting, config: dict[str, Any], options
         dequeue_strategy=strategy,
     )
     desk = hosting.desk
-    why = desk.why or "drained" if desk.draining else next(iter(hosting.why), None)
-    if why is None:
+    why = (desk.why or "drained") if desk.draining else next(iter(hosting.why), None)
+    if why is None or worker.executions:
         return BROKE_OFF  # RQ's loop logged what it was
     desk.tell("bye", why=why, clean=True)
     return 0

@@ -25,7 +25,7 @@ from rq.job import Job, JobStatus
 from rq.utils import now
 from rq.worker.base import WorkerStatus
 
-from workers.rq_ending import Ending
+from workers.rq_ending import Ending, requeue
 from workers.rq_horse import about
 from workers.rq_reaping import ReapingWorker
 from workers.rq_scheduler import PromptScheduler
@@ -261,7 +261,12 @@ class CoordWorker(ReapingWorker):
         if self.hosting and execution:
             self.hosting.desk.begin(execution.id)
             self.notes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        super().fork_work_horse(job, queue)
+        try:
+            super().fork_work_horse(job, queue)
+        except OSError:  # no process, no memory: another worker may have them
+            if execution:
+                requeue(self, job, queue, execution)
+            raise
         if self.hosting and execution:
             self.hosting.desk.tell("forked", rq_job=job.id, execution=execution.id, pid=self.horse_pid)
         elif self._cold or self._stopped_job_id == job.id:  # asked while we forked

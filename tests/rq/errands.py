@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -78,6 +80,37 @@ def own_handler(path: str) -> str:
     while not came:
         time.sleep(0.01)
     say(path, "handled")
+    return "whole"
+
+
+def raises_exit(path: str) -> str:
+    """Use what `coord.child` has for any program."""
+    stop.raises_exit()
+    try:
+        say(path, "begun")
+        time.sleep(60)
+    finally:
+        say(path, "finally")
+    return "whole"
+
+
+async def sleep(path: str) -> str:
+    """Be a coroutine."""
+    try:
+        say(path, "begun")
+        await asyncio.sleep(60)
+    finally:
+        say(path, "finally")
+    return "whole"
+
+
+def fork(path: str) -> str:
+    """Have a forked process, which SIGTERM ends as ever."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    say(path, "begun")
+    child.join()
+    say(path, f"child {child.exitcode}")
     return "whole"
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
@@ -71,8 +71,8 @@ class Alone:
     @property
     def state(self) -> str | None:
         """What RQ says that it does."""
-        found = self.redis.hget(f"rq:worker:{self.name}", "state")
-        return found.decode() if found else None
+        found: Any = self.redis.hget(f"rq:worker:{self.name}", "state")
+        return str(found, "ascii") if found else None
 
     def say(self, text: str) -> None:
         """Wait until the job has said something."""
@@ -83,7 +83,7 @@ class Alone:
         found = [queue.name for queue in self.queues if job.id in queue.get_job_ids()]
         found += ["stuck" for queue in self.queues if job.id in queue.intermediate_queue.get_job_ids()]
         status = job.get_status()
-        return [*found, status.value] if status and status.value not in {"queued"} else found
+        return [*found, status.value] if status and status.value != "queued" else found
 
     def close(self) -> None:
         """End it."""
@@ -146,7 +146,7 @@ def test_a_cold_shutdown_leaves_no_job_started(server: str, tmp_path: Path, kind
 
 @pytest.mark.parametrize("names", [("one",), ("one", "two")])
 def test_no_job_is_lost_to_a_signal_at_any_instant(server: str, tmp_path: Path, names: tuple[str, ...]) -> None:
-    """A busy queue of tiny jobs, and SIGTERM: each job was done, or is in a queue. RQ's fleet beside is in `test_fleet`."""
+    """A busy queue of tiny jobs, and SIGTERM: each job was done, or is in a queue."""
     import random
 
     chance = random.Random(f"alone {names}")

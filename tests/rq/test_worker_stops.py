@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,6 @@ from tests.harness import until
 from tests.rq.agent_end import hosted
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.rq.agent_end import Site
 
 
@@ -98,7 +97,7 @@ def test_a_job_that_the_host_fails_takes_the_way_of_a_failure(server: str, tmp_p
         assert not [each for each in site.agent.heard if each["kind"] == "failed"]  # a consequence is no first failure
 
 
-@pytest.mark.parametrize("errand", ["swallow", "turn", "own_handler"])
+@pytest.mark.parametrize("errand", ["swallow", "turn", "own_handler", "raises_exit", "sleep"])
 def test_what_a_stopped_job_does_with_the_stop_changes_nothing(server: str, tmp_path: Path, errand: str) -> None:
     """One that swallows it, fails for it, or handles the signal itself is `stopped`, too."""
     with hosted(server, tmp_path) as site:
@@ -170,14 +169,15 @@ def test_a_signal_to_every_process_is_ignored_while_jobs_may_finish(server: str,
         assert stop(site, path, "stopped") == "stopped"
 
 
+@pytest.mark.parametrize("errand", ["wait", "raises_exit", "sleep", "turn"])
 @pytest.mark.parametrize(("on_stop", "status"), [("requeue", "queued"), ("fail", "failed")])
 def test_a_signal_to_every_process_ends_as_the_host_wants_it(
-    server: str, tmp_path: Path, on_stop: str, status: str
+    server: str, tmp_path: Path, errand: str, on_stop: str, status: str
 ) -> None:
     """The platform signals worker and horse at once, before the agent says anything: nothing is lost."""
     with hosted(server, tmp_path, on_stop=on_stop) as site:
         path = site.note()
-        job = site.queue.enqueue("errands.wait", str(path))
+        job = site.queue.enqueue(f"errands.{errand}", str(path))
         forked = site.agent.begun(path)
         site.agent.signal(forked["pid"])  # the horse first: the worse order
         site.agent.popen.terminate()
@@ -271,3 +271,15 @@ def test_a_stop_waits_for_the_agent_but_not_for_ever(server: str, tmp_path: Path
             assert site.agent.end() == 0
         until(lambda: job.get_status() == "stopped", "the state to be written")
         assert site.places(job) == ["stopped"]
+
+
+def test_what_a_job_forks_is_stopped_as_ever(server: str, tmp_path: Path) -> None:
+    """SIGTERM to a forked process raises nothing in it: it ends by the signal, as under RQ."""
+    with hosted(server, tmp_path) as site:
+        path = site.note()
+        site.queue.enqueue("errands.fork", str(path))
+        forked = site.agent.begun(path)
+        child = int(Path(f"/proc/{forked['pid']}/task/{forked['pid']}/children").read_text())
+        site.agent.signal(child)
+        assert site.agent.hear("written")["status"] == "finished"
+        assert "child -15" in path.read_text()

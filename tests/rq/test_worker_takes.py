@@ -51,7 +51,8 @@ def test_a_worker_that_waits_for_jobs_leaves_at_once(
 
 def blocked(site: Site) -> int:
     """Count the connections that are blocked on the site's queues."""
-    return int(site.redis.info("clients")["blocked_clients"])
+    clients = site.redis.client_list()
+    return sum(client["cmd"] == "blmove" and "b" in client["flags"] for client in clients)
 
 
 def test_jobs_come_in_the_order_of_the_queues(server: str, tmp_path: Path) -> None:
@@ -196,3 +197,18 @@ def test_an_answer_that_got_lost_leaves_the_job_in_hand_and_is_taken_then(server
             assert site.agent.hear("written", rq_job=job.id)["status"] == "finished"
     finally:
         strait.close()
+
+
+def test_a_server_that_forbids_to_unblock_is_worked_with(server: str, tmp_path: Path) -> None:
+    """Where CLIENT UNBLOCK is not permitted, waits are closed instead: nothing is lost, and it leaves at once."""
+    with hosted(server, tmp_path) as site:
+        site.redis.execute_command("ACL", "SETUSER", "meek", "on", ">meek", "~*", "&*", "+@all", "-client|unblock")
+    url = f"unix://meek:meek@{server.removeprefix('unix://')}"
+    with hosted(server, tmp_path, worker_url=url) as site:
+        for queue in (site.queues[1], site.queues[0], site.queues[1]):
+            until(lambda: blocked(site) == 2, "the worker to be blocked on both queues")
+            job = queue.enqueue("errands.add", 1, 2)
+            assert site.agent.hear("written", rq_job=job.id)["status"] == "finished"
+        until(lambda: blocked(site) == 2, "the worker to be blocked on both queues")
+        site.agent.tell("drain")
+        drained(site)

@@ -29,6 +29,8 @@ class RaisesAnywhere(CoordWorker):
             raise Stopped
 
         signal.signal(signal.SIGTERM, anywhere)
+        if self._horse:
+            self._horse._handler = anywhere  # type: ignore[assignment]
 
 
 class NoSubreaper(CoordWorker):
