@@ -3,57 +3,47 @@
 Alone it is RQ's `Worker` without its defects; RQ's own suite runs it so. Hosted by an agent (`Hosting`), it asks before
 each execution, the agent signals what is executed, and what RQ records follows from what was asked: see `rq_ending`.
 
-- SIGTERM and RQ's `shutdown` set a flag, and end the wait for jobs; nothing is raised wherever the main thread is.
-- What comes by pub/sub never ends the thread that hears it; a thread that ended nevertheless is replaced.
-- A horse is signalled only while it has not been waited for, and never a group that is our own.
+It is made of parts, each a class of its own: what takes jobs (`rq_take`), what happens in the horse (`rq_horse`), what
+holds the horse's process (`rq_reaping`), what hears RQ's commands (`rq_commands`). SIGTERM sets a flag, and ends the
+wait for jobs; nothing is raised wherever the main thread is.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from rq.command import handle_command, parse_payload
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
 from rq.job import Job, JobStatus
 from rq.utils import now
 from rq.worker.base import WorkerStatus
 
+from workers.rq_commands import CommandedWorker
 from workers.rq_ending import Ending, requeue
 from workers.rq_horse import about
-from workers.rq_reaping import ReapingWorker
 from workers.rq_scheduler import PromptScheduler
-from workers.rq_take import ENDINGS, UNREACHABLE, hold, nothing
+from workers.rq_take import ENDINGS, UNREACHABLE, nothing
 
 if TYPE_CHECKING:
-    from redis.client import PubSub
     from rq.executions import Execution
     from rq.queue import Queue
 
 OUTAGE_S = 120  # how much longer than by RQ an execution of ours counts as alive without a heartbeat
 WORKERS_KEY = "coord:rq:workers"
-LISTEN_AGAIN_S = 1.0
-JOIN_S = 1.0
 
 
-class CoordWorker(ReapingWorker):
+class CoordWorker(CommandedWorker):
     """See above."""
-
-    pubsub: PubSub | None
-    pubsub_thread: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._executing = False
         self._cold = False
         self._executed = 0
         self._max_jobs: int | None = None
-        self._heard_s = 0.0
         super().__init__(*args, **kwargs)
 
     # -- beginning and end
@@ -136,83 +126,6 @@ class CoordWorker(ReapingWorker):
             self.log.warning("Worker %s: cold shut down", self.name)
             self._cold = True
             self.kill_horse()
-
-    # -- RQ's commands
-
-    def subscribe(self) -> None:
-        """Listen to commands; signals stay with the main thread."""
-        before = hold(*signal.valid_signals())
-        try:
-            super().subscribe()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def unsubscribe(self) -> None:
-        """Stop listening: first the thread, or it misses the answer that wakes it, and is waited for in vain."""
-        if self.pubsub_thread and self.pubsub:
-            self.log.info("Worker %s: unsubscribing from channel %s", self.name, self.pubsub_channel_name)
-            self.pubsub_thread.stop()
-            self.pubsub.unsubscribe()
-            self.pubsub_thread.join(timeout=JOIN_S)
-            self.pubsub.close()
-
-    def listen_again(self) -> None:
-        """Replace the thread that listens, if it ended."""
-        if self.deaf_s is None or self.ended or time.monotonic() - self._heard_s < LISTEN_AGAIN_S:
-            return
-        self.pubsub_thread.join(timeout=JOIN_S)
-        self._heard_s = time.monotonic()
-        self.deaf_s = None  # first, since the new thread may fail, too
-        try:
-            self.subscribe()
-        except RedisError:
-            self.deaf_s = time.monotonic()
-            raise
-
-    def _pubsub_exception_handler(self, exc: Exception, pubsub: PubSub, pubsub_thread: Any) -> None:
-        if isinstance(exc, UNREACHABLE):
-            super()._pubsub_exception_handler(RedisConnectionError(str(exc)), pubsub, pubsub_thread)
-            return
-        self.deaf_s = time.monotonic()
-        self.wake_up.ring()  # the main thread replaces this one
-        super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
-
-    def handle_payload(self, message: Any) -> None:
-        """Handle a command, whatever it is."""
-        try:
-            payload = parse_payload(message)
-            command = payload["command"]
-            execution = self._meant(command, payload)
-            if self.hosting:
-                self._ask(command, execution)
-            elif command in {"stop-job", "stop-execution"}:
-                self.request_stop_execution(execution.id if execution else payload.get("execution_id", ""))
-            else:
-                handle_command(self, payload)
-        except Exception as error:  # noqa: BLE001  # it would end the thread
-            self.log.warning("Worker %s: a command was ignored: %r", self.name, error)
-
-    def _meant(self, command: str, payload: dict[str, Any]) -> Execution | None:
-        """Find the execution that a command means, among those that run here, and not in RQ's index of old ones."""
-        for execution in list(self.executions.values()):
-            if (
-                command == "kill-horse"
-                or (command == "stop-job" and execution.job_id == payload.get("job_id"))
-                or (command == "stop-execution" and execution.id == payload.get("execution_id"))
-            ):
-                return execution
-        return None
-
-    def _ask(self, command: str, execution: Execution | None) -> None:
-        """Have the agent do it: it stops the whole tree, in order."""
-        assert self.hosting
-        what = {"stop-job": "stop", "stop-execution": "stop", "kill-horse": "kill", "shutdown": "shutdown"}.get(command)
-        if what == "shutdown":
-            self.hosting.desk.why = self.hosting.desk.why or "shutdown"
-        elif what is None or execution is None:
-            self.log.warning("Worker %s: nothing to %s, command ignored", self.name, command)
-            return
-        self.hosting.desk.tell("asked", what=what, execution=execution.id if execution else None)
 
     # -- one execution, in the worker
 
