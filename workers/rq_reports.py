@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
 from coord.messages import PROCESSES_MAX, SURVIVORS_MAX, AgentReport, AgentState, Outcome, ProcessReport
 
 if TYPE_CHECKING:
-    import asyncio
-
     from coord.messages import AgentInfo, ShutdownRequest
     from coord.record import Call, Record
     from workers.rq_slot import Execution, ExecutionKeeper
@@ -21,6 +20,7 @@ class Share:
     def __init__(self, record: Record) -> None:
         self.record = record
         self.joined = False
+        self.lock = asyncio.Lock()  # one join or enrolment at a time
         self.request: ShutdownRequest | None = None
         self.running: set[Execution] = set()
         self.targets: list[Execution] = []  # what the request found running

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LINGER_S = 2 * BEAT_S  # a batch of small jobs joins once
 RETRY_S = 0.2
 TELL_S = 10.0
+OBEYED_MAX = 1000
 
 
 class Shares:
@@ -59,6 +60,7 @@ class Shares:
         self._by = by
         self._retain_s = retain_s
         self._shares: dict[str, Share] = {}
+        self._obeyed: dict[str, ShutdownRequest] = {}  # what comes of them now is refused
         self._outbox = Outbox(ledger, self.hear, ground.log)
         self._loop = asyncio.get_running_loop()
         self._later = ground.agent.later
@@ -81,28 +83,39 @@ class Shares:
                 await asyncio.sleep(RETRY_S)
             else:
                 if request is not None:
-                    execution.refused = True
+                    self._refuse(execution, share)
                 return request
 
-    async def _ask(self, execution: Execution, share: Share | None) -> ShutdownRequest | None:
-        if share and share.request:
-            return share.request
-        if share and not share.joined:
-            await self._ledger.remember(share.record.job_id)
-            answer = await self._ledger.run(share.record.join(self._info, self._plan))
-            if answer.request:
-                return answer.request
-            share.joined = True
+    def _refuse(self, execution: Execution, share: Share | None) -> None:
+        execution.refused = True
         if share:
-            answer = await self._ledger.run(share.record.enlist({execution.rq_job: execution.queue}))
-            if answer.request:
-                return answer.request
+            share.running.discard(execution)
+            if not (share.joined or share.running or share.stopping):
+                self._shares.pop(share.record.job_id, None)
+
+    async def _ask(self, execution: Execution, share: Share | None) -> ShutdownRequest | None:
+        if share and (request := await self._ask_for(execution, share)):
+            return request
         for job_id in execution.ids:
             if job_id != execution.job_id:
                 answer = await self._ledger.run(self._record(job_id).fence())
                 if answer.request:
                     return answer.request
         return share.request if share else None
+
+    async def _ask_for(self, execution: Execution, share: Share) -> ShutdownRequest | None:
+        """Ask for the job that it names, and join that. Once a request was heard, joining would undo our answer."""
+        async with share.lock:
+            if share.request:
+                return share.request
+            if share.record.job_id in self._obeyed:
+                return (await self._ledger.run(share.record.fence())).request
+            answer = await self._ledger.run(share.record.enlist({execution.rq_job: execution.queue}))
+            if answer.request is None and not share.joined:
+                await self._ledger.remember(share.record.job_id)
+                answer = await self._ledger.run(share.record.join(self._info, self._plan))
+                share.joined = answer.request is None
+            return answer.request
 
     def began(self, execution: Execution) -> None:
         """Hear that an execution has a process. The record hears of the first at once, of changes with the beat."""
@@ -124,7 +137,8 @@ class Shares:
         """Obey a request for any job: what runs of it here is stopped."""
         targets = [each for each in self._board.executions() if request.job_id in each.ids and not each.refused]
         share = self._shares.get(request.job_id)
-        if share and share.request and share.request.rev >= request.rev:
+        known = share.request if share else self._obeyed.get(request.job_id)
+        if known and known.rev >= request.rev and (share or not targets):
             return
         if targets or share:
             share = share or self._share(request.job_id)
@@ -147,6 +161,9 @@ class Shares:
         await enrolled
         self._tell(share, "agent.stopped")
         self._shares.pop(share.record.job_id, None)
+        self._obeyed[share.record.job_id] = request
+        while len(self._obeyed) > OBEYED_MAX:
+            del self._obeyed[next(iter(self._obeyed))]
 
     def _tell_if_stopping(self, share: Share) -> None:
         if share.stopping and not share.stopping.done():
@@ -155,12 +172,13 @@ class Shares:
     async def _enrol(self, share: Share) -> None:
         """Have the record wait for us, where it does not yet."""
         end_s = self._loop.time() + TELL_S
-        while not share.joined and self._loop.time() < end_s:
-            with suppress(CoordError):
-                await self._ledger.run(share.record.enrol(self._info))
-                share.joined = True
-                return
-            await asyncio.sleep(RETRY_S)
+        async with share.lock:
+            while not share.joined and self._loop.time() < end_s:
+                with suppress(CoordError):
+                    await self._ledger.run(share.record.enrol(self._info))
+                    share.joined = True
+                    return
+                await asyncio.sleep(RETRY_S)
 
     def count(self, execution: Execution, field: str, job_id: str | None = None) -> None:
         """Have the record count an RQ job that was stopped or canceled, for the job whose request did it."""
