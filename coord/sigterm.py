@@ -242,12 +242,22 @@ class Leave:
         Raised there, SystemExit becomes "cannot release un-acquired lock", a RuntimeError that programs catch. A thread
         that waits is found twice at the same place.
         """
+        if self._interrupts_us(frame):
+            return True
         if frame is None or frame.f_globals is not threading.__dict__:
             return False
         before, self._place = self._place, (frame, frame.f_lasti)
         if before != self._place:
             return True
         self._place = None
+        return False
+
+    def _interrupts_us(self, frame: FrameType | None) -> bool:
+        """Tell whether a handler of ours is at work, which may have interrupted what must not be cut off."""
+        while frame is not None and frame.f_globals is globals():
+            if frame.f_code in HANDLERS:
+                return True
+            frame = frame.f_back
         return False
 
     def _is_inside_hook(self, frame: FrameType | None) -> bool:
@@ -275,6 +285,8 @@ def at_exit(what: sys.UnraisableHookArgs) -> bool:
     ends = what.object is threading or "threading shutdown" in said or "atexit callback" in said
     return ends or not threading.main_thread().is_alive()
 
+
+HANDLERS = {Leave.__call__.__code__, Bell._answer.__code__}  # noqa: SLF001  # in this file
 
 leave = Leave()
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from coord import sigterm
 from coord.child import stop
-from tests.harness import WAIT_S
+from tests.harness import WAIT_S, until
 from tests.script import outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
 
 def test_finally_and_atexit_run() -> None:
@@ -190,3 +194,47 @@ def test_other_threads_are_refused(call: Callable[[], object]) -> None:
     thread.join()
     assert told
     assert "works in the main thread only" in told[0]
+
+
+@pytest.fixture
+def waits() -> Iterator[FrameType]:
+    """Give a frame of `threading` in which a thread waits."""
+    condition = threading.Condition()
+
+    def wait() -> None:
+        with condition:
+            condition.wait()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: inside_threading(thread), "the thread to wait")
+    yield sys._current_frames()[thread.ident or 0]
+    with condition:
+        condition.notify()
+    thread.join()
+
+
+def inside_threading(thread: threading.Thread) -> bool:
+    return sys._current_frames()[thread.ident or 0].f_code.co_name == "wait"
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_second_note_during_the_first_cuts_nothing_off(
+    waits: FrameType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """What the handler would have raised within itself would come out where it put that off. Unguarded, it does."""
+    leave = sigterm.Leave()
+    again: list[bool] = []
+
+    def noted_at_once() -> bool:
+        if not again:
+            again.append(True)
+            leave(sigterm.TERM, sys._getframe(1))  # Python runs a handler wherever the main thread is, here in itself
+        return True
+
+    monkeypatch.setattr(sigterm.bell, "again", noted_at_once)
+    if not guarded:
+        monkeypatch.setattr(sigterm, "HANDLERS", set())
+    with contextlib.nullcontext() if guarded else pytest.raises(SystemExit):
+        leave(sigterm.TERM, waits)
+    assert again
