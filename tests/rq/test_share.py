@@ -1,0 +1,134 @@
+"""A host's part in a job that it runs RQ jobs of: what it tells the record stays told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from coord.coordinator import new_request
+from coord.ledger import AsyncLedger
+from coord.logs import logger
+from coord.messages import AgentInfo, Cause
+from coord.plan import Plan
+from coord.record import Record
+from workers.rq_share import Shares
+from workers.rq_slot import Board, Execution
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from coord.record import Call
+    from coord.snapshot import Snapshot
+
+WAIT_S = 20.0
+INFO = AgentInfo("host-1", "a", "coord worker", 1, "coord worker")
+
+
+class Slow(AsyncLedger):
+    """The record, on a way that can be blocked for one script."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.blocked = ""
+        self.came, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def run(self, call: Call[Any]) -> Any:
+        if call.script == self.blocked:
+            self.came.set()
+            await self.go_on.wait()
+        return await super().run(call)
+
+
+class Place:
+    """A worker's."""
+
+    execution: Execution | None = None
+
+
+class Site:
+    """Shares of one host; its stops are none, and are done when they may be."""
+
+    def __init__(self, url: str, job: str, tasks: asyncio.TaskGroup) -> None:
+        self.ledger = Slow(url)
+        self.record = Record(job)
+        self.board = Board()
+        self.may_stop = asyncio.Event()
+        ground: Any = SimpleNamespace(
+            info=INFO,
+            order=SimpleNamespace(manner=SimpleNamespace(plan=Plan.of(0.5, 0.5))),
+            log=logger("error", io.StringIO()),
+            board=self.board,
+            agent=SimpleNamespace(later=tasks.create_task),
+        )
+        stops: Any = SimpleNamespace(stop=self.stop)
+        self.shares = Shares(self.ledger, ground, stops, sweep=lambda _: None, by="me@a", retain_s=600)
+
+    async def stop(self, execution: Execution, *_: object) -> None:
+        await self.may_stop.wait()
+        self.board.end(execution)
+
+    def execution(self, rq_job: str) -> Execution:
+        slot: Any = Place()
+        made = Execution(rq_job, "default", "f()", self.record.job_id, (self.record.job_id, rq_job), True, slot)  # noqa: FBT003
+        self.board.begin(made)
+        return made
+
+    async def request(self) -> None:
+        wish = new_request(self.record.job_id, Cause.OPERATOR, "me@a", "")
+        answer = await self.ledger.run(self.record.request(wish, None))
+        self.shares.hear(answer.request)
+
+    async def told(self) -> Snapshot:
+        """Give the job when the record has all that the host had to say, and RQ's side is settled."""
+        self.may_stop.set()
+        assert await self.shares.over()
+        await self.ledger.run(self.record.claim("test"))
+        await self.ledger.run(self.record.swept("test"))
+        snapshot: Snapshot = await self.ledger.run(self.record.snapshot())
+        return snapshot
+
+
+@contextlib.asynccontextmanager
+async def hosting(url: str, job: str) -> AsyncGenerator[Site]:
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as tasks:
+        site = Site(url, job, tasks)
+        sending = tasks.create_task(site.shares.send())
+        yield site
+        sending.cancel()
+        await site.ledger.close()
+
+
+async def test_what_comes_of_an_obeyed_job_changes_no_answer(server: str, job: str) -> None:
+    """The host has stopped what it ran, and said so; RQ jobs that are taken off a queue later are refused, no more."""
+    async with hosting(server, job) as site:
+        assert await site.shares.may(site.execution("one")) is None
+        await site.request()
+        site.may_stop.set()
+        for number in range(3):
+            assert await site.shares.may(site.execution(f"late{number}"))
+            await site.shares.look()
+        snapshot = await site.told()
+    assert ([agent.state for agent in snapshot.agents], snapshot.verdict) == (["stopped"], "clean")
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_a_join_that_comes_too_late_undoes_no_answer(server: str, job: str, *, guarded: bool) -> None:
+    """The request comes while the host joins, who is refused, and then enrols; unguarded, it takes itself out again."""
+    async with hosting(server, job) as site:
+        site.ledger.blocked = "join"
+        asking = asyncio.ensure_future(site.shares.may(site.execution("one")))
+        await site.ledger.came.wait()
+        if not guarded:
+            site.shares._shares[job].lock = asyncio.Lock()
+        await site.request()
+        while not guarded and not (await site.ledger.run(site.record.snapshot())).agents:
+            pass
+        site.ledger.go_on.set()
+        assert await asking
+        snapshot = await site.told()
+    assert len(snapshot.agents) == int(guarded)
