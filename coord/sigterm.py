@@ -30,7 +30,7 @@ from contextlib import suppress
 TYPE_CHECKING = False  # typing is slow to import
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import CodeType, FrameType
 
 TERM = signal.SIGTERM
 NUDGE = signal.SIGURG
@@ -229,7 +229,7 @@ class Leave:
 
     def later(self, frame: FrameType | None) -> bool:
         """Tell whether what is raised here would be lost."""
-        return self._moves_on(frame) or self._is_inside_hook(frame)
+        return is_inside(OURS, frame) or self._moves_on(frame)
 
     def hook(self) -> None:
         """Hear of what Python drops."""
@@ -242,29 +242,12 @@ class Leave:
         Raised there, SystemExit becomes "cannot release un-acquired lock", a RuntimeError that programs catch. A thread
         that waits is found twice at the same place.
         """
-        if self._interrupts_us(frame):
-            return True
         if frame is None or frame.f_globals is not threading.__dict__:
             return False
         before, self._place = self._place, (frame, frame.f_lasti)
         if before != self._place:
             return True
         self._place = None
-        return False
-
-    def _interrupts_us(self, frame: FrameType | None) -> bool:
-        """Tell whether a handler of ours is at work, which may have interrupted what must not be cut off."""
-        while frame is not None and frame.f_globals is globals():
-            if frame.f_code in HANDLERS:
-                return True
-            frame = frame.f_back
-        return False
-
-    def _is_inside_hook(self, frame: FrameType | None) -> bool:
-        while frame is not None:
-            if frame.f_code is Leave._dropped.__code__:
-                return True
-            frame = frame.f_back
         return False
 
     def _dropped(self, what: sys.UnraisableHookArgs, /) -> None:
@@ -279,6 +262,13 @@ class Leave:
         bell.again()
 
 
+def is_inside(codes: set[CodeType], frame: FrameType | None) -> bool:
+    """Tell whether one of these is among the frame and those above it."""
+    while frame is not None and frame.f_code not in codes:
+        frame = frame.f_back
+    return frame is not None
+
+
 def at_exit(what: sys.UnraisableHookArgs) -> bool:
     """Tell whether it was raised while the program waited for its threads after its end, or in an atexit callback."""
     said = what.err_msg or ""
@@ -286,8 +276,8 @@ def at_exit(what: sys.UnraisableHookArgs) -> bool:
     return ends or not threading.main_thread().is_alive()
 
 
-HANDLERS = {Leave.__call__.__code__, Bell._answer.__code__}  # noqa: SLF001  # in this file
-
+# handlers of ours, which may have interrupted what must not be cut off; and the hook, where Python drops what is raised
+OURS = {Leave.__call__.__code__, Bell._answer.__code__, Leave._dropped.__code__}  # noqa: SLF001  # in this file
 leave = Leave()
 
 

@@ -234,7 +234,7 @@ def test_a_second_note_during_the_first_cuts_nothing_off(
 
     monkeypatch.setattr(sigterm.bell, "again", noted_at_once)
     if not guarded:
-        monkeypatch.setattr(sigterm, "HANDLERS", set())
+        monkeypatch.setattr(sigterm, "OURS", set())
     with contextlib.nullcontext() if guarded else pytest.raises(SystemExit):
         leave(sigterm.TERM, waits)
     assert again
