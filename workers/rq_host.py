@@ -220,8 +220,14 @@ class RQHost:
             "term_again_s": manner.term_again_s,
             "sweep_shm": manner.sweep_shm,
         }
-        rq = {"prefix": self.info.agent_id, "as": self.order.ends_as, "config": self.order.config}
+        order = self.order
+        rq = {
+            "prefix": self.info.agent_id,
+            "as": order.ends_as,
+            "config": order.config,
+            "paths": list(order.paths),
+        }
         self._estate = estate.declare({**watch, "rq": rq}, keepers=(os.getpid(), os.getppid()))
         path = str(self._estate.path) if self._estate else None
-        guardian.tell("watch", **watch, rq={**rq, "rq_url": self.order.rq_url}, redis_url=self.url, estate=path)
+        guardian.tell("watch", **watch, rq={**rq, "rq_url": order.rq_url}, redis_url=self.url, estate=path)
         guardian.answer()
