@@ -55,7 +55,7 @@ def job_view(snapshot: Snapshot) -> list[RenderableType]:
         view += [hosts_table(snapshot)]
     if words := rq_words(snapshot.rq):
         view.append(escape(words))
-    return [*view, *_held_out(snapshot), *_left_behind(snapshot)]
+    return [*view, *_unproved(snapshot), *_held_out(snapshot), *_left_behind(snapshot)]
 
 
 def hosts_table(snapshot: Snapshot) -> Table:
@@ -105,6 +105,17 @@ def agents_table(snapshots: Iterable[Snapshot]) -> Table:
                 escape(agent.info.command),
             )
     return table
+
+
+def _unproved(snapshot: Snapshot) -> list[RenderableType]:
+    rows = snapshot.rq.unproved
+    if not rows:
+        return []
+    table = _table("RQ job without proof", "host", "worker", "RQ says")
+    for each in rows[:LISTED_MAX]:
+        table.add_row(escape(each.rq_job), escape(each.host), escape(each.worker), escape(each.status))
+    more = len(rows) - LISTED_MAX
+    return [table, *([f"and {more} more: --json lists them all"] if more > 0 else [])]
 
 
 def _held_out(snapshot: Snapshot) -> list[RenderableType]:

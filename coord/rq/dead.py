@@ -12,7 +12,16 @@ from rq.registry import StartedJobRegistry
 from rq.utils import as_text
 
 from coord.rq.members import look
-from coord.rq.where import executions_key, hand_key, intermediate_key, queue_key, texts
+from coord.rq.where import (
+    executions_key,
+    hand_key,
+    hosted_workers,
+    intermediate_key,
+    queue_key,
+    queue_names,
+    texts,
+    worker_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -82,6 +91,16 @@ def put_hand_back(connection: redis.Redis, worker: str, queue: str) -> int:
                 continue
             return len(waiting)
     return 0
+
+
+def put_lost_hands_back(connection: redis.Redis) -> int:
+    """Put back what workers of lost hosts had taken and not begun; gives how many."""
+    names = sorted(hosted_workers(connection))
+    with connection.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.exists(worker_key(name))
+        lost = [name for name, there in zip(names, pipe.execute(), strict=True) if not there]
+    return sum(put_hand_back(connection, name, queue) for name in lost for queue in queue_names(connection))
 
 
 def drop(pipe: redis.Redis | Pipeline, worker: str, job: Job) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rq.job import JobStatus
 
@@ -20,15 +21,19 @@ from coord.redis_errors import mapped
 from coord.rq.cancel import cancel
 from coord.rq.foreign import UNKNOWN, foreign, running, tell
 from coord.rq.members import WAITING, in_hands, in_meta, look, named, positions, with_dependents
-from coord.rq.where import hosted_workers, queue_names, shown_url
+from coord.rq.where import hosted_workers, plain_workers, queue_names, shown_url
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import redis
 
     from coord.ledger import Ledger
     from coord.record import Record
     from coord.rq.foreign import Running
     from coord.rq.members import Member
+
+T = TypeVar("T")
 
 RENEW_S = 2.0
 ROUND_MIN_S = 0.05
@@ -68,15 +73,14 @@ class Sweep:
         self._left: dict[str, Running | None] = {}  # RQ jobs that are not over, by the last look
         self._in_flight: dict[str, float] = {}
         self._renew_s = 0.0
+        self._confirm_s = CONFIRM_S
         self._ours = True
 
     def run(self) -> Swept:
         """Claim it, do it, say what came of it. Raises UnreachableError when Redis is away for all of its time."""
-        with mapped(shown_url(self.connection)):
-            self._index = dict(self.ledger.rq_jobs(self.record))
-            if not self._is_here():
-                return Swept("elsewhere")
-        word = self._claim()
+        if not self._insist(self._is_here):
+            return Swept("elsewhere")
+        word = self._insist(self._claim)
         if word != "claimed":
             return Swept(word)
         self._until_quiet()
@@ -84,11 +88,21 @@ class Sweep:
             with suppress(CoordError):
                 self.ledger.run(self.record.claim(self.who, 0.0))  # another may go on at once
             return Swept("none", len(self._canceled))
-        with mapped(shown_url(self.connection)):
-            return self._tell()
+        return self._insist(self._tell)
+
+    def _insist(self, do: Callable[[], T]) -> T:
+        """Do it, and try again while Redis is away."""
+        while True:
+            try:
+                with mapped(shown_url(self.connection)):
+                    return do()
+            except UnreachableError:
+                if time.monotonic() >= self.until_s or self.over.wait(ROUND_MAX_S):
+                    raise
 
     def _is_here(self) -> bool:
         """A Redis that never had a queue of it has nothing of it: that must not look like success."""
+        self._index = dict(self.ledger.rq_jobs(self.record))
         if self._index:
             return not queue_names(self.connection).isdisjoint(self._index.values())
         return bool(named(self.connection, self.record.job_id) or in_meta(self.connection, self.record.job_id))
@@ -104,17 +118,10 @@ class Sweep:
         """Nothing must be found twice: what was on its way the first time shows the second time."""
         quiet, rest_s = 0, 0.0
         while quiet < 2 and not self.over.wait(rest_s):
-            try:
-                with mapped(shown_url(self.connection)):
-                    self._renew()
-                    self._round(deep=not self._known or quiet > 0)
-            except UnreachableError:
-                if time.monotonic() >= self.until_s:
-                    raise
-                quiet, rest_s = 0, ROUND_MAX_S
-                continue
+            self._insist(self._renew)
+            self._insist(partial(self._round, deep=not self._known or quiet > 0))
             quiet = 0 if self._left else quiet + 1
-            rest_s = CONFIRM_S if quiet else min(ROUND_MAX_S, max(ROUND_MIN_S, 2 * rest_s))
+            rest_s = self._confirm_s if quiet else min(ROUND_MAX_S, max(ROUND_MIN_S, 2 * rest_s))
             if time.monotonic() >= self.until_s:
                 return
 
@@ -123,6 +130,7 @@ class Sweep:
         members = self._members(deep=deep)
         executions = running(self.connection, members)
         hosted = hosted_workers(self.connection)
+        self._confirm_s = CONFIRM_S if plain_workers(self.connection, hosted) else 0.0
         held = in_hands(self.connection, hosted) | {each.rq_job for each in executions}
         waiting = {each.id: each for each in members.values() if each.status in WAITING}
         self._left = {each.id: None for each in members.values() if each.status is JobStatus.STARTED}

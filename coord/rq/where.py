@@ -94,6 +94,12 @@ def hosted_workers(connection: redis.Redis) -> set[str]:
     return texts(connection.smembers(WORKERS))
 
 
+def plain_workers(connection: redis.Redis, hosted: set[str]) -> set[str]:
+    """Give the names of the workers that RQ knows and no agent hosts."""
+    keys = texts(connection.smembers(Worker.redis_workers_keys))
+    return {key.removeprefix(Worker.redis_worker_namespace_prefix) for key in keys} - hosted
+
+
 def worker_key(name: str) -> str:
     """Give RQ's hash of a worker."""
     return f"{Worker.redis_worker_namespace_prefix}{name}"

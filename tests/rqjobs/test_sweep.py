@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from rq.rate_limit import RateLimit
 from coord.rq import sweep as sweep_module
 from coord.rq.members import look
 from coord.rq.where import WORKERS, hand_key
+from tests.harness import until
 
 if TYPE_CHECKING:
     from tests.rqjobs.yard import Yard
@@ -257,3 +259,17 @@ def test_reading_changes_nothing(yard: Yard) -> None:
 def test_keys_are_those_of_the_contract() -> None:
     """Hosted workers and sweepers mean the same keys."""
     assert (WORKERS, hand_key("w", "q")) == ("coord:rq:workers", "coord:rq:hand:w:q")
+
+
+def test_outage_in_between_costs_nothing(yard: Yard) -> None:
+    """A server that hangs for longer than we wait for an answer, in the middle of a sweep, is waited for."""
+    jobs = yard.put_many(2000)
+    yard.stop()
+    sweeper = yard.sweeper(bound_s=40.0)
+    with ThreadPoolExecutor(1) as thread:
+        swept = thread.submit(sweeper.run)
+        until(lambda: len(yard.queue.canceled_job_registry) > 0, "some to be canceled")
+        yard.redis.client_pause(7000)
+        assert swept.result().word == "swept"
+    assert yard.statuses(jobs) == {"canceled"}
+    assert yard.look().rq.canceled == yard.look().rq.jobs == 2000
