@@ -1,7 +1,7 @@
 """The clerk: speaks RQ for an agent, which never imports it. A short-lived process with one duty.
 
-Reads one JSON object from stdin, `{"do": "sweep", "settle" or "tidy", ...}` (see `coord.rq.duties`), and prints one line
-of JSON: what came of it; or `{"error": ..., "exit_code": ...}`, with which it then ends.
+Reads one JSON object from stdin, `{"do": "sweep", "settle" or "tidy", ...}` (see `coord.rq.duties`), and prints one
+line of JSON: what came of it; or `{"error": ..., "exit_code": ...}`, with which it then ends.
 """
 
 from __future__ import annotations
