@@ -150,12 +150,13 @@ class LeftBehind:
 
 @dataclass(frozen=True, slots=True)
 class Unproved:
-    """An RQ job of which nobody saw the end: a plain `rq worker` had it. `status`: what RQ has recorded of it."""
+    """An RQ job of which nobody saw the end. `status`: RQ's own word on it; `plain`: a plain `rq worker` had it."""
 
     host: str
     worker: str
     rq_job: str
     status: str = ""
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,10 @@ class Record:
     def swept(
         self, who: str, unproved: Sequence[Unproved] = (), *, canceled: int = 0, stopped: int = 0, requeued: int = 0
     ) -> Call[str]:
-        """`swept`: nothing of it is queued or started on RQ, but for `unproved`. `none`: it was not ours to say."""
+        """`swept`: nothing of it is queued or started on RQ, but for `unproved`. `none`: it was not ours to say.
+
+        `canceled`: all that was, by whomever; `stopped`, `requeued`: what only the sweeper knows of.
+        """
         counts = {"canceled": canceled, "stopped": stopped, "requeued": requeued, "unproved": len(unproved)}
         listed = dump(list(unproved[:UNPROVED_MAX]))
         return self._call("swept", who, *counts.values(), listed, dump({"by": who, **counts}), decode=_word)

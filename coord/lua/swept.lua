@@ -1,5 +1,6 @@
 -- Nothing of the job is queued or started on RQ any more, but for what is named.
--- ARGV: who, canceled, stopped, requeued, number unproved, unproved JSON list, detail JSON.
+-- ARGV: who, canceled (in all, by whomever), stopped, requeued (by the sweeper), number unproved, unproved JSON list,
+--       detail JSON.
 -- Returns {'swept'}, or {'none'} when another has taken it over, or this was said before.
 
 local who, canceled, stopped, requeued, unproved_count, unproved, detail = unpack(ARGV, 3)
@@ -7,7 +8,7 @@ local who, canceled, stopped, requeued, unproved_count, unproved, detail = unpac
 if redis.call('HGET', JOB, 'rq_by') ~= who then
   return {'none'}
 end
-redis.call('HINCRBY', JOB, 'rq_canceled', canceled)
+redis.call('HSET', JOB, 'rq_canceled', canceled)
 redis.call('HINCRBY', JOB, 'rq_stopped', stopped)
 redis.call('HINCRBY', JOB, 'rq_requeued', requeued)
 redis.call('HSET', JOB, 'rq_unproved_count', unproved_count, 'rq_unproved', unproved)

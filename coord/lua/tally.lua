@@ -7,6 +7,9 @@ local field, count = unpack(ARGV, 3)
 if redis.call('EXISTS', JOB) == 0 then
   return {'unknown'}
 end
-redis.call('HINCRBY', JOB, 'rq_' .. field, count)
+-- Who sweeps counts all that was canceled, by whomever, when it has done so.
+if field ~= 'canceled' or redis.call('HEXISTS', JOB, 'rq_due_us') == 0 then
+  redis.call('HINCRBY', JOB, 'rq_' .. field, count)
+end
 touch()
 return {'ok'}

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from rq.group import Group
 from rq.job import JOB_ID_PATTERN, Job, JobStatus
 from rq.rate_limit import RateLimitRegistry
-from rq.registry import DeferredJobRegistry, ReadyJobRegistry, ScheduledJobRegistry, StartedJobRegistry
+from rq.registry import (
+    CanceledJobRegistry,
+    DeferredJobRegistry,
+    ReadyJobRegistry,
+    ScheduledJobRegistry,
+    StartedJobRegistry,
+)
 
 from coord.rq.meta import JOB_ID, text_in_meta
 from coord.rq.where import PER_READ, hand_key, intermediate_key, queue_key, queue_names, texts, worker_key
@@ -105,6 +111,17 @@ def with_dependents(connection: redis.Redis, members: dict[str, Member]) -> dict
         found |= new
         parents = list(new.values())
     return found
+
+
+def canceled_since(connection: redis.Redis, members: Iterable[Member], since_s: float, waited: Collection[str]) -> int:
+    """Count those that are canceled and waited before, or were canceled since then: others were so before."""
+    canceled = [each for each in members if each.status is JobStatus.CANCELED]
+    others = [each for each in canceled if each.id not in waited]
+    with connection.pipeline(transaction=False) as pipe:
+        for each in others:
+            pipe.zscore(CanceledJobRegistry(each.origin, connection=connection).key, each.id)
+        scores = pipe.execute() if others else []
+    return len(canceled) - len(others) + sum(1 for score in scores if score is not None and score >= since_s)
 
 
 def positions(connection: redis.Redis, queue: str, longest: int = SCAN_MAX) -> dict[str, int] | None:

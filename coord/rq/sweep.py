@@ -20,7 +20,7 @@ from coord.messages import Unproved
 from coord.redis_errors import mapped
 from coord.rq.cancel import cancel
 from coord.rq.foreign import UNKNOWN, foreign, running, tell
-from coord.rq.members import WAITING, in_hands, in_meta, look, named, positions, with_dependents
+from coord.rq.members import WAITING, canceled_since, in_hands, in_meta, look, named, positions, with_dependents
 from coord.rq.where import hosted_workers, plain_workers, queue_names, shown_url
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ ROUND_MIN_S = 0.05
 ROUND_MAX_S = 0.5
 CONFIRM_S = 0.2  # what a plain worker has just taken off a queue shows as started by then
 _NOT_OVER = WAITING | {JobStatus.STARTED}
+CLOCKS_S = 2.0  # RQ's times are those of its hosts, in whole seconds
 IN_FLIGHT_S = 1.0  # taken off a queue and after so long still not begun: who took it is dead
 
 
@@ -68,13 +69,14 @@ class Sweep:
     def __post_init__(self) -> None:
         self._index: dict[str, str] = {}
         self._known: dict[str, Member] = {}
-        self._canceled: set[str] = set()
+        self._waited: set[str] = set()  # seen waiting, ever
+        self._before: tuple[Unproved, ...] = ()  # by an earlier sweep
+        self._since_s = 0.0
         self._foreign: dict[str, Running] = {}
         self._left: dict[str, Running | None] = {}  # RQ jobs that are not over, by the last look
         self._in_flight: dict[str, float] = {}
         self._renew_s = 0.0
         self._confirm_s = CONFIRM_S
-        self._ours = True
 
     def run(self) -> Swept:
         """Claim it, do it, say what came of it. Raises UnreachableError when Redis is away for all of its time."""
@@ -83,11 +85,12 @@ class Sweep:
         word = self._insist(self._claim)
         if word != "claimed":
             return Swept(word)
+        self._insist(self._read)
         self._until_quiet()
         if self.over.is_set():
             with suppress(CoordError):
                 self.ledger.run(self.record.claim(self.who, 0.0))  # another may go on at once
-            return Swept("none", len(self._canceled))
+            return Swept("none")
         return self._insist(self._tell)
 
     def _insist(self, do: Callable[[], T]) -> T:
@@ -114,6 +117,12 @@ class Sweep:
             if word != "taken" or time.monotonic() >= self.until_s or self.over.wait(RENEW_S):
                 return word
 
+    def _read(self) -> None:
+        snapshot = self.ledger.run(self.record.snapshot())
+        if snapshot and snapshot.request:
+            self._before = tuple(each for each in snapshot.rq.unproved if each.plain)
+            self._since_s = snapshot.request.requested_us / 1e6 - CLOCKS_S
+
     def _until_quiet(self) -> None:
         """Nothing must be found twice: what was on its way the first time shows the second time."""
         quiet, rest_s = 0, 0.0
@@ -138,9 +147,8 @@ class Sweep:
         for execution in foreign(executions, hosted):
             self._foreign[execution.id] = execution
             tell(self.connection, execution, members[execution.rq_job])
-        canceled = cancel(self.connection, self._in_order(waiting, held), self._renew)
-        self._canceled |= canceled
-        for each in canceled:
+        self._waited |= waiting.keys()
+        for each in cancel(self.connection, self._in_order(waiting, held), self._renew):
             del self._left[each]
         self._known |= members
 
@@ -173,25 +181,22 @@ class Sweep:
     def _renew(self) -> None:
         if time.monotonic() >= self._renew_s:
             self._renew_s = time.monotonic() + RENEW_S
-            self._ours = self.ledger.run(self.record.claim(self.who)) == "claimed"
+            self.ledger.run(self.record.claim(self.who))
 
     def _tell(self) -> Swept:
+        found = look(self.connection, {*self._known, *self._left})
         foreign_jobs = {each.rq_job: each for each in self._foreign.values()}
-        status = {each: member.status for each, member in look(self.connection, [*foreign_jobs, *self._left]).items()}
-        left = {each: running for each, running in self._left.items() if status.get(each) in _NOT_OVER}
-        unproved = tuple(
-            Unproved(
-                UNKNOWN if running is None else running.host,
-                UNKNOWN if running is None else running.worker,
-                each,
-                status[each].value if each in status else "forgotten",
-            )
-            for each, running in {**left, **foreign_jobs}.items()
-        )
-        stopped = sum(1 for each in foreign_jobs if status.get(each) is JobStatus.STOPPED)
-        canceled = len(self._canceled)
-        word = self.ledger.run(self.record.swept(self.who, unproved, canceled=canceled, stopped=stopped))
-        if word == "none" and not self._ours:  # another has taken over, and tells the rest
-            self.ledger.run(self.record.tally("canceled", canceled))
-            self.ledger.run(self.record.tally("stopped", stopped))
-        return Swept("swept", canceled, stopped, unproved)
+        unproved = {each.rq_job: each for each in self._before}
+        for each, where in {**self._left, **foreign_jobs}.items():
+            if each in foreign_jobs or (each in found and found[each].status in _NOT_OVER):
+                unproved[each] = _unproved(each, where, found.get(each), plain=each in foreign_jobs)
+        stopped = sum(1 for each in foreign_jobs if each in found and found[each].status is JobStatus.STOPPED)
+        canceled = canceled_since(self.connection, found.values(), self._since_s, self._waited)
+        named = tuple(unproved.values())
+        self.ledger.run(self.record.swept(self.who, named, canceled=canceled, stopped=stopped))
+        return Swept("swept", canceled, stopped, named)
+
+
+def _unproved(rq_job: str, where: Running | None, member: Member | None, *, plain: bool) -> Unproved:
+    host, worker = (UNKNOWN, UNKNOWN) if where is None else (where.host, where.worker)
+    return Unproved(host, worker, rq_job, member.status.value if member else "forgotten", plain)

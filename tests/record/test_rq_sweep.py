@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.record.conftest import Unguard
     from tests.record.desk import Desk
 
-FOREIGN = Unproved("c", "w9", "q3", "stopped")
+FOREIGN = Unproved("c", "w9", "q3", "stopped", plain=True)
 NO_VERDICT_BEFORE = "if redis.call('HEXISTS', JOB, 'rq_due_us') == 1 then\n    return\n  end\n"
 ONE_AT_A_TIME = "if due_us and by and by ~= who and NOW_US < tonumber(due_us) then\n  return {'taken'}\nend\n"
 OVERDUE = "if due_us and (until_us == '+inf' or NOW_US > due_us + patience_us) then"
@@ -154,7 +154,7 @@ def test_many_without_proof_are_counted(desk: Desk) -> None:
 
 
 def test_counts_are_in_the_document(desk: Desk) -> None:
-    """`--json` has what became of the RQ jobs, wherever it happened."""
+    """`--json` has what became of the RQ jobs; who sweeps counts what was canceled until then, by whomever."""
     desk.enlist("q1", "q2", "q3")
     desk.request()
     desk.claim("a")
@@ -162,12 +162,13 @@ def test_counts_are_in_the_document(desk: Desk) -> None:
     desk.tally("requeued")
     desk.tally("canceled", 4)
     desk.swept("a", canceled=6, stopped=1, unproved=(FOREIGN,))
+    desk.tally("canceled")
     assert json.loads(json.dumps(job_document(desk.look())["rq"])) == {
-        "canceled": 10,
+        "canceled": 7,
         "stopped": 3,
         "requeued": 1,
         "jobs": 3,
-        "unproved": [{"host": "c", "worker": "w9", "rq_job": "q3", "status": "stopped"}],
+        "unproved": [{"host": "c", "worker": "w9", "rq_job": "q3", "status": "stopped", "plain": True}],
         "lost": False,
     }
 

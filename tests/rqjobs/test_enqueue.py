@@ -114,10 +114,12 @@ def between(yard: Yard, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def late(self: Queue, *args: Any, **words: Any) -> Any:
         monkeypatch.setattr(Queue, name, real)
         yard.stop()
-        assert yard.sweep().canceled == 0
+        assert (swept := yard.sweep()).word == "swept"
+        assert swept.canceled == 0
         return real(self, *args, **words)
 
     monkeypatch.setattr(Queue, name, late)
+    yard.redis.sadd("rq:queues", yard.queue.key)  # it was used before
 
 
 @pytest.mark.parametrize("name", ["enqueue", "enqueue_many"])

@@ -70,8 +70,10 @@ def test_plain_worker_has_no_proof(yard: Yard) -> None:
     swept = yard.sweep()
     worker.join()
     host = bench.worker.hostname
-    assert swept.unproved == (Unproved(str(host), "w9", job.id, "stopped"),)
+    assert swept.unproved == (Unproved(str(host), "w9", job.id, "stopped", plain=True),)
     assert (swept.stopped, yard.look().rq.stopped, yard.look().verdict) == (1, 1, "incomplete")
+    again = yard.sweep("again", again=True)
+    assert (again.unproved, again.stopped, yard.look().verdict) == (swept.unproved, 0, "incomplete")
 
 
 def test_hosted_worker_is_not_told_by_rq(yard: Yard) -> None:
