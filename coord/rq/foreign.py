@@ -39,9 +39,14 @@ class Running:
     created_s: float | None = None
     host: str = UNKNOWN
 
+    @property
+    def alive(self) -> bool:
+        """Tell whether its worker was heard from within the last minute or two."""
+        return self.created_s is not None
+
 
 def running(connection: redis.Redis, members: Mapping[str, Member]) -> list[Running]:
-    """Give the executions of these RQ jobs that RQ has as running."""
+    """Give the executions of these RQ jobs that RQ has as running; not what is left of those that ended long ago."""
     found = []
     for queue in {member.origin for member in members.values()}:
         registry = StartedJobRegistry(queue, connection=connection)
@@ -53,6 +58,7 @@ def running(connection: redis.Redis, members: Mapping[str, Member]) -> list[Runn
             pipe.hmget(Execution(each.id, each.rq_job, connection).key, "worker_name", "created_at")
         facts = pipe.execute()
         known = [_known(each, *fact) for each, fact in zip(found, facts, strict=True)]
+        known = [each for each in known if each.alive or members[each.rq_job].status is JobStatus.STARTED]
         for each in known:
             pipe.hget(worker_key(each.worker), "hostname")
         hosts = pipe.execute()

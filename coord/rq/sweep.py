@@ -147,6 +147,8 @@ class Sweep:
         for execution in foreign(executions, hosted):
             self._foreign[execution.id] = execution
             tell(self.connection, execution, members[execution.rq_job])
+            if not execution.alive:
+                self._left.pop(execution.rq_job, None)  # its worker is dead: there is nothing to wait for
         self._waited |= waiting.keys()
         for each in cancel(self.connection, self._in_order(waiting, held), self._renew):
             del self._left[each]

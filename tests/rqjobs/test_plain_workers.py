@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,21 @@ def test_plain_worker_has_no_proof(yard: Yard) -> None:
     assert (swept.stopped, yard.look().rq.stopped, yard.look().verdict) == (1, 1, "incomplete")
     again = yard.sweep("again", again=True)
     assert (again.unproved, again.stopped, yard.look().verdict) == (swept.unproved, 0, "incomplete")
+
+
+def test_dead_plain_worker_is_not_waited_for(yard: Yard) -> None:
+    """What a plain worker ran that RQ has not heard from is named at once; what it left of others, nobody minds."""
+    jobs = yard.put_many(2)
+    bench = yard.worker("w9", hosted=False)
+    for _ in jobs:
+        _, execution = bench.run()
+        yard.redis.delete(execution.key)
+    yard.redis.hset(jobs[1].key, "status", "finished")
+    yard.stop()
+    began_s = time.monotonic()
+    swept = yard.sweep(bound_s=60.0)
+    assert time.monotonic() - began_s < 30
+    assert [(each.rq_job, each.worker, each.status) for each in swept.unproved] == [(jobs[0].id, "w9", "started")]
 
 
 def test_hosted_worker_is_not_told_by_rq(yard: Yard) -> None:
