@@ -115,7 +115,7 @@ def _rq_event_words(event: Event) -> str:
         case "rq.sweeping":
             return f"RQ: {event.detail.get('by')} cancels what is queued"
         case "rq.swept":
-            return f"RQ: {rq_counts(event.detail) or 'nothing of it was there'}"
+            return f"RQ: {rq_counts(event.detail) or 'nothing of it was waiting'}"
         case "rq.lost":
             return "RQ: nobody canceled its jobs in time"
     return ""
@@ -194,7 +194,7 @@ def rq_words(rq: OnRq) -> str:
     }
     parts = [rq_counts(counts), f"of {plural(rq.jobs, 'job')}" if rq.jobs else ""]
     due = "; not all of it is canceled yet" if rq.due else ""
-    return f"RQ: {', '.join(part for part in parts if part) or 'nothing of it was there'}{due}"
+    return f"RQ: {', '.join(part for part in parts if part) or 'nothing of it was waiting'}{due}"
 
 
 def survivor_words(survivors: Iterable[Survivor], pid: int) -> str:

@@ -6,10 +6,14 @@ import json
 import time
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from coord.messages import Unproved
+from coord.rq import foreign as foreign_module
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.rqjobs.yard import Yard
 
 
@@ -50,6 +54,19 @@ def test_plain_worker_is_not_told_before_it_has_forked(yard: Yard) -> None:
     bench.start(job)
     yard.sweep(bound_s=0.5, again=True)
     assert len(told(ear)) == 1
+
+
+def test_control_without_the_guards_it_is_told_early_and_twice(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: with both guards off, a plain worker is told before it has forked, and again and again."""
+    monkeypatch.setattr(foreign_module, "_forked", lambda *_: True)
+    monkeypatch.setattr(foreign_module, "told_key", lambda _: f"coord:rq:told:{uuid4()}")
+    yard.put()
+    bench = yard.worker("w9", hosted=False)
+    bench.prepare(bench.take())
+    ear = bench.commands()
+    yard.stop()
+    yard.sweep(bound_s=0.5)
+    assert len(told(ear)) > 1
 
 
 def test_plain_worker_has_no_proof(yard: Yard) -> None:

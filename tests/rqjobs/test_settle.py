@@ -10,6 +10,7 @@ from rq import Queue, Retry, Worker
 from rq.job import Job
 from rq.rate_limit import RateLimit
 
+from coord.rq import settle as settle_module
 from coord.rq.where import WORKERS, hand_key
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ def test_whenever_the_worker_dies_it_is_in_one_place(yard: Yard, steps: str) -> 
     assert yard.queue.get_job_ids() == [job.id for job in jobs]
     assert yard.statuses(jobs) == {"queued"}
     nothing_left(yard, bench)
+
+
+def test_control_without_emptying_the_hand_it_would_run_twice(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: when what was running is not taken out of the hand, it stands in its queue twice."""
+    monkeypatch.setattr(settle_module, "drop", lambda *_: None)
+    job = yard.put()
+    bench = yard.worker("w1")
+    bench.start(bench.take())
+    bench.worker.prepare_execution(job)
+    yard.settle("w1")
+    assert yard.queue.get_job_ids() == [job.id, job.id]
 
 
 @pytest.mark.parametrize(("how", "status"), [("stopped", "stopped"), ("failed", "failed")])
