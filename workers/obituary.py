@@ -7,6 +7,7 @@ agent hosted RQ workers, it then writes in RQ what became of their RQ jobs, if a
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from functools import partial
@@ -58,17 +59,21 @@ def main() -> None:
 
 
 def settle(watch: dict[str, Any]) -> None:
-    """Write in RQ what became of what the dead agent's workers had. `watch["rq"]`: where, whose, and what then."""
+    """Write in RQ what became of what the dead agent's workers had. `watch["rq"]`: where, whose, and what then.
+
+    An estate has no URL in it, since it stands on a disk: then it is that of who sees to it.
+    """
     from coord.rq import duties
 
     rq = watch["rq"]
-    sys.path += rq.get("paths") or []  # of a settings module
+    sys.path += rq.get("paths") or ["."]  # of a settings module
+    here = None if rq.get("config") else os.environ.get("RQ_REDIS_URL") or watch["redis_url"]
     duties.settle(
         {
             "prefix": rq["prefix"],
-            "rq_url": rq["rq_url"],
-            "config": rq["config"],
-            "as": {"requeue": "requeued", "fail": "failed"}[rq["on_stop"]],
+            "rq_url": rq.get("rq_url") or here,
+            "config": rq.get("config"),
+            "as": rq["as"],
             "words": f"the agent on host {watch['host']} died; what it ran was stopped",
             "record_url": watch["redis_url"],
             "job_id": watch["job_id"],

@@ -106,7 +106,7 @@ def told(yard: Yard, proof: str | None, **rq: Any) -> int:
         "pid": AGENT.pid,
         "command": AGENT.command,
         "retain_s": 600,
-        "rq": {"rq_url": yard.url, "config": None, "on_stop": "requeue", "prefix": "a-1-x-", **rq},
+        "rq": {"rq_url": yard.url, "config": None, "as": "requeued", "prefix": "a-1-x", **rq},
     }
     report: dict[str, Any] = {
         "proof": proof,
@@ -119,16 +119,24 @@ def told(yard: Yard, proof: str | None, **rq: Any) -> int:
     return said("workers.obituary", {"watch": watch, "report": report})[0]
 
 
-@pytest.mark.parametrize(("on_stop", "status"), [("requeue", "queued"), ("fail", "failed")])
-def test_obituary_settles_what_a_dead_agent_had(yard: Yard, on_stop: str, status: str) -> None:
+@pytest.mark.parametrize(("how", "status"), [("requeued", "queued"), ("failed", "failed")])
+def test_obituary_settles_what_a_dead_agent_had(yard: Yard, how: str, status: str) -> None:
     """After an agent's death and the end of all its processes, its RQ jobs are written as its command had said."""
     job = yard.put()
     yard.ledger.run(Record(AGENT.agent_id).join(AGENT, Plan.of()))
     yard.worker("a-1-x-1").run()
-    assert told(yard, "subreaper", on_stop=on_stop) == OK
+    assert told(yard, "subreaper", **{"as": how}) == OK
     assert yard.status(job) == status
     assert yard.redis.scard(WORKERS) == 0
     assert yard.coordinator.status(AGENT.agent_id).agents[0].state == "stopped"
+
+
+def test_obituary_of_an_estate_finds_rq_where_the_record_is(yard: Yard) -> None:
+    """What the next agent of a host finds written down has no URL: RQ is looked for where that agent has the record."""
+    job = yard.put()
+    yard.worker("a-1-x-1").run()
+    assert told(yard, "cgroup", rq_url=None) == OK
+    assert yard.status(job) == "queued"
 
 
 def test_obituary_leaves_what_may_still_run(yard: Yard) -> None:
