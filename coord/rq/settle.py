@@ -8,6 +8,7 @@ again at any time, by several at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from redis.exceptions import WatchError
@@ -70,16 +71,18 @@ class Settle:
         names = sorted(workers)
         with mapped(shown_url(self.connection)):
             queues = queue_names(self.connection)
-            executions = executions_of(self.connection, names, queues)
-            for name in names:
-                self._settle(name, queues, executions[name])
+            workers = {name: _Dead([], name, connection=self.connection, prepare_for_work=False) for name in names}
+            found = executions_of(self.connection, names, queues).values()
+            # the oldest last: so it is the first in its queue again
+            for execution in sorted(chain(*found), key=lambda each: each.created_at, reverse=True):
+                self._finalize(workers[execution.worker_name], execution, queues)
+            for worker in workers.values():
+                self._bury(worker, queues)
         return self.settled
 
-    def _settle(self, name: str, queues: set[str], executions: list[Execution]) -> None:
-        worker = _Dead([], name, connection=self.connection, prepare_for_work=False)
+    def _bury(self, worker: Worker, queues: set[str]) -> None:
+        name = worker.name
         worker.refresh()  # type: ignore[no-untyped-call]
-        for execution in executions:
-            self._finalize(worker, execution, queues)
         for queue in queues | {queue.name for queue in worker.queues}:
             self.settled.put_back += put_hand_back(self.connection, name, queue)
         if self.connection.exists(worker.key):

@@ -43,6 +43,16 @@ def test_running_one_goes_back_to_the_front(yard: Yard) -> None:
     nothing_left(yard, bench)
 
 
+def test_several_go_back_in_their_order(yard: Yard) -> None:
+    """What several dead workers were running stands in its queue again in the order in which it stood there."""
+    jobs = yard.put_many(6)
+    names = ["w3", "w1", "w4", "w2"]
+    for name in names:
+        yard.worker(name).run()
+    assert yard.settle(*names).requeued == 4
+    assert yard.queue.get_job_ids() == [job.id for job in jobs]
+
+
 def test_one_in_the_hand_goes_back_to_the_front(yard: Yard) -> None:
     """What was taken and not begun is the next to run; of what was canceled meanwhile, nothing comes back."""
     jobs = yard.put_many(4)
