@@ -129,9 +129,7 @@ class Hands:
             return Taken(_text(found[1]), places[int(found[0]) - 1])
         if timeout_s is None or ended():
             return None
-        return self._wait(
-            [self._waits.setdefault(place, _Wait(self._connection, place)) for place in places], timeout_s, ended
-        )
+        return self._wait([self._wait_at(place) for place in places], timeout_s, ended)
 
     def put_back(self, taken: Taken) -> None:
         """Put a job back to where it came from: the front."""
@@ -154,6 +152,11 @@ class Hands:
         for wait in self._waits.values():
             wait.forget()
         self._waits.clear()
+
+    def _wait_at(self, place: Place) -> _Wait:
+        if place not in self._waits:
+            self._waits[place] = _Wait(self._connection, place)
+        return self._waits[place]
 
     def _wait(self, waits: list[_Wait], timeout_s: float, ended: Callable[[], bool]) -> Taken | None:
         try:
