@@ -154,11 +154,15 @@ class Desk:
 
     def _hear(self) -> bool:
         try:
-            message = self.receive()
-        except (EOFError, OSError):
+            self._obey(self.receive())
+        except (EOFError, OSError, ValueError, KeyError):  # gone, or not itself any more
             self.lost, self.why = True, self.why or "lost"
             self.leave()
             return False
+        self._wake_up.ring()
+        return True
+
+    def _obey(self, message: dict[str, Any]) -> None:
         match message["kind"]:
             case "answer":
                 self._answers[message["ticket"]] = Answer(message["word"], message.get("words") or "")
@@ -169,8 +173,6 @@ class Desk:
                     self.settled = self.settled or message["execution"] == self._execution
             case "drain":
                 self.leave()
-        self._wake_up.ring()
-        return True
 
     def _note(self, message: dict[str, Any]) -> None:
         with self._state:
