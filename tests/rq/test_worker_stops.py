@@ -6,7 +6,6 @@ import contextlib
 import random
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,8 @@ from tests.harness import until
 from tests.rq.agent_end import hosted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.rq.agent_end import Site
 
 
