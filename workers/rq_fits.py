@@ -23,6 +23,7 @@ PARAMETERS = {
         "handle_job_failure": "self job queue started_job_registry exc_string execution",
         "handle_payload": "self message",
         "handle_work_horse_killed": "self job retpid ret_val rusage",
+        "heartbeat": "self timeout pipeline",
         "kill_horse": "self sig",
         "main_work_horse": "self job queue",
         "maintain_heartbeats": "self job execution",

@@ -162,6 +162,15 @@ class TakingWorker(Worker):
                 self.because("idle")
                 return None
 
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Send a heartbeat; its three commands in one go."""
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+            return
+        with self.connection.pipeline(transaction=False) as own:
+            super().heartbeat(timeout, own)
+            own.execute()
+
     def give_back(self) -> None:
         """Put the job in our hand back to the front of its queue."""
         if self.taken:

@@ -162,6 +162,23 @@ def test_no_job_is_lost_to_a_signal_at_any_instant(server: str, tmp_path: Path, 
                 assert worker.places(job) in ([job.origin], ["finished"])
 
 
+@pytest.mark.parametrize("names", [("one",), ("one", "two")])
+@pytest.mark.parametrize("kind", ["unguarded_workers.SlowOurs", "unguarded_workers.SlowTheirs"])
+def test_a_job_that_was_just_taken_is_not_lost_to_a_signal(
+    server: str, tmp_path: Path, kind: str, names: tuple[str, ...]
+) -> None:
+    """SIGTERM between the dequeue and the fork: the job is back in its queue. RQ's is in no queue any more."""
+    with alone(server, tmp_path, kind, names) as worker:
+        job = worker.queue.enqueue("errands.add", 1, 2)
+        until(lambda: worker.redis.exists(f"taken:{worker.name}"), "the job to be taken")
+        worker.popen.terminate()
+        assert worker.popen.wait(30) == 0
+        if "Ours" in kind:
+            assert worker.places(job) == [worker.queue.name]
+        else:
+            assert worker.places(job) == (["stuck"] if len(names) == 1 else [])
+
+
 @both
 def test_a_heartbeat_that_fails_ends_nothing(server: str, tmp_path: Path, kind: str) -> None:
     """Redis is away for some seconds of a job: it ends, and the worker goes on; RQ's quits, and orphans its horse."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 from redis.backoff import NoBackoff
@@ -94,3 +95,23 @@ class Fragile(CoordWorker):
         if self.pubsub_thread:
             self.log.info("listens again")
         super().subscribe()
+
+
+class SlowOurs(CoordWorker):
+    """Pauses when it has taken a job, so that a signal can come just then."""
+
+    def reorder_queues(self, reference_queue: Queue) -> None:
+        """Say so, and pause."""
+        self.connection.set(f"taken:{self.name}", 1)
+        time.sleep(1.0)
+        super().reorder_queues(reference_queue)
+
+
+class SlowTheirs(Worker):
+    """RQ's, with the same pause."""
+
+    def reorder_queues(self, reference_queue: Queue) -> None:
+        """Say so, and pause."""
+        self.connection.set(f"taken:{self.name}", 1)
+        time.sleep(1.0)
+        super().reorder_queues(reference_queue)
