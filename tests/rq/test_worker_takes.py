@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,6 @@ from tests.rq.agent_end import hosted
 from tests.rq.strait import Strait
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.rq.agent_end import Site
 
 
@@ -212,3 +211,23 @@ def test_a_server_that_forbids_to_unblock_is_worked_with(server: str, tmp_path: 
         until(lambda: blocked(site) == 2, "the worker to be blocked on both queues")
         site.agent.tell("drain")
         drained(site)
+
+
+def test_a_worker_costs_the_same_after_many_jobs(server: str, tmp_path: Path) -> None:
+    """No descriptor, no thread and no process is left of a job."""
+    with hosted(server, tmp_path) as site:
+
+        def holds() -> tuple[int, int]:
+            until(lambda: blocked(site) == 2, "the worker to be blocked on both queues")
+            proc = Path(f"/proc/{site.agent.popen.pid}")
+            return len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir()))
+
+        found = []
+        for _ in range(3):
+            for number in range(15):
+                site.queues[number % 2].enqueue(
+                    "errands.add" if number % 3 else "errands.fail", 1, *[2] * bool(number % 3)
+                )
+                site.agent.hear("written")
+            found.append(holds())
+        assert found[1] == found[2], found
