@@ -137,7 +137,7 @@ class Shares:
         """Obey a request for any job: what runs of it here is stopped."""
         targets = [each for each in self._board.executions() if request.job_id in each.ids and not each.refused]
         share = self._shares.get(request.job_id)
-        known = share.request if share else self._obeyed.get(request.job_id)
+        known = (share.request if share else None) or self._obeyed.get(request.job_id)
         if known and known.rev >= request.rev and (share or not targets):
             return
         if targets or share:

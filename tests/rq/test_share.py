@@ -22,7 +22,8 @@ from workers.rq_slot import Board, Execution
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from coord.record import Call
+    from coord.messages import Event, ShutdownRequest
+    from coord.record import Answer, Call
     from coord.snapshot import Snapshot
 
 WAIT_S = 20.0
@@ -58,6 +59,7 @@ class Site:
         self.record = Record(job)
         self.board = Board()
         self.may_stop = asyncio.Event()
+        self.events: list[Event] = []
         ground: Any = SimpleNamespace(
             info=INFO,
             order=SimpleNamespace(manner=SimpleNamespace(plan=Plan.of(0.5, 0.5))),
@@ -78,10 +80,17 @@ class Site:
         self.board.begin(made)
         return made
 
-    async def request(self) -> None:
+    async def request(self) -> ShutdownRequest:
         wish = new_request(self.record.job_id, Cause.OPERATOR, "me@a", "")
-        answer = await self.ledger.run(self.record.request(wish, None))
+        answer: Answer = await self.ledger.run(self.record.request(wish, None))
+        assert answer.request
         self.shares.hear(answer.request)
+        return answer.request
+
+    async def stopped(self) -> None:
+        """Wait until the host has said that it has stopped what it had."""
+        while not (agents := (await self.ledger.run(self.record.snapshot())).agents) or agents[0].state != "stopped":
+            pass
 
     async def told(self) -> Snapshot:
         """Give the job when the record has all that the host had to say, and RQ's side is settled."""
@@ -89,6 +98,7 @@ class Site:
         assert await self.shares.over()
         await self.ledger.run(self.record.claim("test"))
         await self.ledger.run(self.record.swept("test"))
+        self.events = await self.ledger.events(self.record, "0", 0.0)
         snapshot: Snapshot = await self.ledger.run(self.record.snapshot())
         return snapshot
 
@@ -107,13 +117,18 @@ async def test_what_comes_of_an_obeyed_job_changes_no_answer(server: str, job: s
     """The host has stopped what it ran, and said so; RQ jobs that are taken off a queue later are refused, no more."""
     async with hosting(server, job) as site:
         assert await site.shares.may(site.execution("one")) is None
-        await site.request()
+        request = await site.request()
         site.may_stop.set()
+        await site.stopped()
         for number in range(3):
-            assert await site.shares.may(site.execution(f"late{number}"))
-            await site.shares.look()
+            late = site.execution(f"late{number}")
+            asking = asyncio.ensure_future(site.shares.may(late))
+            await asyncio.sleep(0)
+            site.shares.hear(request)  # while it asks, as a heartbeat would find it
+            assert await asking
         snapshot = await site.told()
     assert ([agent.state for agent in snapshot.agents], snapshot.verdict) == (["stopped"], "clean")
+    assert [event.kind for event in site.events].count("agent.stopped") == 1
 
 
 @pytest.mark.parametrize("guarded", [True, False])
