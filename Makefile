@@ -6,16 +6,19 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test rq-suite check bench lock clean
 
 help: ## list the recipes
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(INSTALLED) ## stop a real batch pipeline on three hosts, and prove that nothing is left
 	@$(BIN)/python compose/pipeline/demo.py
 
 test: $(INSTALLED) ## run the tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)
+
+rq-suite: $(INSTALLED) ## run RQ's own tests with our worker (as root; ARGS="--class stock" for RQ's)
+	$(BIN)/python -m tests.rq_suite $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, import contracts, and the rules of the house
 	$(BIN)/ruff check .

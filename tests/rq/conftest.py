@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from coord.ledger import Ledger
 from tests.harness import Lab
 from tests.record.servers import raw, serving
 from tests.rq.fleet import Fleet
+from tests.rq.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,10 +36,34 @@ def rq_url(kind_of_server: str) -> Iterator[str]:
 @pytest.fixture
 def fleet(rq_url: str, tmp_path: Path) -> Iterator[Fleet]:
     """Hosts on that server. Whatever a test started must be gone when it ends."""
-    with TemporaryDirectory(prefix="coord-run-") as runtime, raw(rq_url) as connection:
-        ledger = Ledger(rq_url)
-        lab = Lab({"COORD_REDIS_URL": rq_url, "COORD_RUNTIME_DIR": runtime}, ledger)
-        fleet = Fleet(lab, rq_url, connection, redis.Redis.from_url(rq_url), tmp_path)
+    with fleet_on(rq_url, tmp_path) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def outage() -> Iterator[Outage]:
+    """A server that can be taken away."""
+    with TemporaryDirectory(prefix="coord-rq-") as folder:
+        outage = Outage(Path(folder))
+        outage.start()
+        yield outage
+        outage.close()
+
+
+@pytest.fixture
+def shaky(outage: Outage, tmp_path: Path) -> Iterator[Fleet]:
+    """Hosts on that one."""
+    with fleet_on(outage.url, tmp_path) as fleet:
+        yield fleet
+
+
+@contextmanager
+def fleet_on(url: str, folder: Path) -> Iterator[Fleet]:
+    """Give a fleet; fails when it leaves a process."""
+    with TemporaryDirectory(prefix="coord-run-") as runtime, raw(url) as connection:
+        ledger = Ledger(url)
+        lab = Lab({"COORD_REDIS_URL": url, "COORD_RUNTIME_DIR": runtime}, ledger)
+        fleet = Fleet(lab, url, connection, redis.Redis.from_url(url), folder)
         try:
             yield fleet
             left = fleet.left()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rq import Queue
+from rq.job import Job
 
 from tests.harness import COORD, MARK, WAIT_S, leftovers, surroundings, until
 from tests.rq.diary import Diary
@@ -27,15 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     import redis
-    from rq.job import Job
 
-    from tests.harness import Lab
+    from tests.harness import Ended, Lab
 
 BIN = Path(sys.executable).parent
 RQ = str(BIN / "rq")
 PROJECT = Path(__file__).parent / "project"
 KEEP_S = 86400  # results stay as long as a test looks at them
-QUIET = {"coord": ("--log-level", "warning"), "rq": ("--quiet",)}
+QUIET = {"coord": ("--quiet", "--log-level", "warning"), "rq": ("--quiet",)}
 
 
 @dataclass
@@ -97,9 +97,9 @@ class Fleet:
     ) -> Host:
         """Start a host; see `ready`."""
         log = self.folder / f"{host}.{len(self.hosts)}.log"
-        queues = queues or ("default",)
         if kind == "coord":
-            commands = [[COORD, "worker", *queues, "-n", str(n), "--path", str(self.path), *QUIET[kind], *options]]
+            own = ("-n", str(n), "--name", host, "--path", str(self.path))
+            commands = [[COORD, "worker", *queues, *own, *QUIET[kind], *options]]
         else:
             names = [f"{host}-{len(self.hosts)}.{number}" for number in range(n)]
             path = ("--path", str(self.path))
@@ -141,6 +141,14 @@ class Fleet:
         self.jobs[job.id] = queue
         return job
 
+    def give(self, job: str, function: str, *args: Any, queue: str = "default", **options: Any) -> Job:
+        """The same as a part of a job of coord's, by the API for it."""
+        from coord.rq import enqueue
+
+        made = enqueue(self.queue(queue), f"jobs.{function}", job_id=job, args=args, result_ttl=KEEP_S, **options)
+        self.jobs[made.id] = queue
+        return made
+
     def enqueue_many(self, count: int, function: str = "tiny", *, queue: str = "default") -> list[Job]:
         """Enqueue so many, quickly."""
         prepared = [Queue.prepare_data(f"jobs.{function}", result_ttl=KEEP_S) for _ in range(count)]
@@ -160,6 +168,19 @@ class Fleet:
         """Tell which jobs are not in exactly one place; see `tests.rq.state`."""
         return faults(self.state(), at_rest=at_rest)
 
+    def fetch(self, job: str) -> Job:
+        """Give RQ's own object of a job."""
+        return Job.fetch(job, connection=self.rq)
+
+    def shutdown(self, job: str, *options: str) -> Ended:
+        """Run `coord shutdown` to its end."""
+        return self.lab.call("shutdown", "--job-id", job, "--json", *options, RQ_REDIS_URL=self.url)
+
+    def result(self, job: str) -> str:
+        """Give what RQ's latest Result of a job says of a failure or stop."""
+        latest = self.fetch(job).latest_result()
+        return str(latest and latest.exc_string)
+
     def settled(self, what: str, fact: Any, wait_s: float = WAIT_S) -> State:
         """Wait until the state shows a fact; give the state."""
         seen: list[State] = []
@@ -171,8 +192,12 @@ class Fleet:
         try:
             until(shown, what, wait_s)
         except AssertionError as error:
-            raise AssertionError(f"{error}; there is {seen[0].counts()}, {faults(seen[0], at_rest=False)}") from None
+            raise AssertionError(f"{error}; {self._account(seen[0])}") from None
         return seen[0]
+
+    def _account(self, state: State) -> str:
+        failed = {job: self.result(job)[-1000:] for job in sorted(state.at("failed"))[:2]}
+        return f"there is {state.counts()}, {faults(state, at_rest=False)}, {failed}"
 
     def left(self) -> dict[int, str]:
         """Find what still runs of the hosts and of their jobs."""
@@ -212,11 +237,11 @@ def gone(pid: int) -> bool:
     return True
 
 
-def horse_of(worker_pid: int) -> int | None:
-    """Give the one child of an idle-free worker, if it has one now."""
-    with contextlib.suppress(OSError, ValueError):
-        return int(Path(f"/proc/{worker_pid}/task/{worker_pid}/children").read_text().split()[0])
-    return None
+def children(pid: int) -> list[int]:
+    """Give a process's children."""
+    with contextlib.suppress(OSError):
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def kill_pid(pid: int, number: int = signal.SIGKILL) -> None:

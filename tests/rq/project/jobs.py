@@ -214,7 +214,7 @@ def on_stopped(job: Job, _connection: object) -> None:
 def slow_on_stopped(job: Job, _connection: object) -> None:
     """Take a while about it."""
     note("on_stopped", stopped=job.id)
-    time.sleep(1.0)
+    time.sleep(0.2)
     note("on_stopped.ended", stopped=job.id)
 
 
