@@ -20,6 +20,7 @@ from tests.bench.footprint import rest, weigh
 from tests.bench.measure import Case, measure
 from tests.bench.naive import Naive
 from tests.bench.rq_stop import RqStop
+from tests.bench.rq_workers import STOCK, measure_rq
 from tests.bench.site import site
 from tests.bench.startup import measure_startup
 from tests.bench.supervisors import SUPERVISORS
@@ -27,6 +28,7 @@ from tests.bench.table import (
     idle_table,
     memory_table,
     own_table,
+    rq_table,
     signal_table,
     single_table,
     startup_table,
@@ -43,7 +45,7 @@ CASES = (Case(hosts=1, each=10), Case(hosts=1, each=100), Case(hosts=1, each=100
 FEW = CASES[0]
 HOSTS_MAX = max(case.hosts for case in CASES)
 LONG = 500  # children; a case with more gets a third of the rounds, since starting them takes longer than all else
-PARTS = ("stop", "startup", "footprint")
+PARTS = ("stop", "rq", "startup", "footprint")
 WEIGHINGS = 3
 WINDOWS = 3
 WINDOW_S = 30.0  # RQ's worker looks after its work-horse so often, others more often
@@ -68,6 +70,9 @@ def main() -> int:
             say(_surroundings(made, runs))
             if "stop" in parts:
                 _all_stops(made, runs)
+            if "rq" in parts:
+                with redis.Redis.from_url(made.url) as connection:
+                    say(rq_table(measure_rq(made, connection, runs=runs, progress=progress), against=STOCK))
             if "startup" in parts:
                 say(startup_table(measure_startup(made, runs=runs, progress=progress), against="rq --help"))
             if "footprint" in parts:

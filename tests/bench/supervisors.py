@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import redis
 from rq import Queue
 
-from tests.bench import rq_job
-from tests.bench.onlooker import children, kill_marked, marked, sleeps_of
+from tests.bench.onlooker import MARK, children, kill_marked, marked, sleeps_of
 from tests.bench.program import program
+from tests.bench.rq_workers import PROJECT
 from tests.bench.site import BIN, ROOT
 from tests.harness import until
 
@@ -86,8 +86,8 @@ def _coord(_site: Site, mark: str) -> tuple[str, ...]:
 
 def _rq(site: Site, mark: str) -> tuple[str, ...]:
     with redis.Redis.from_url(site.url) as connection:
-        Queue(mark, connection=connection).enqueue(rq_job.run, 1, mark)
-    return ("worker", "--quiet", "--url", site.url, "--path", str(ROOT), mark)
+        Queue(mark, connection=connection).enqueue("bench_jobs.sleeps", MARK, mark)
+    return ("worker", "--quiet", "--url", site.url, "--path", str(PROJECT), mark)
 
 
 def _supervisord(site: Site, _mark: str) -> tuple[str, ...]:
@@ -110,6 +110,7 @@ SUPERVISORS = (
     Supervisor("coord", ("guardian", "agent"), "coord", _coord),
     Supervisor("supervisord", ("supervisord",), "supervisord", _supervisord),
     Supervisor("circusd", ("circusd",), "circusd", _circusd),
+    Supervisor("coord worker", ("guardian", "agent", "worker", "work-horse"), "coord", _rq),
     Supervisor("rq worker", ("worker", "work-horse"), "rq", _rq),
     Supervisor("floor: an interpreter that waits", ("python",), Path(sys.executable).name, _interpreter),
 )

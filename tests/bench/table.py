@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from tests.bench.footprint import Idle, Weight
     from tests.bench.measure import Case, Sample
+    from tests.bench.rq_workers import RqFigures
 
 NAME_WIDTH = 52
 FIGURE_WIDTH = 24
@@ -63,6 +64,29 @@ def idle_table(figures: Mapping[str, Sequence[Mapping[str, Idle]]], against: str
     """One line per supervisor and one per process of it."""
     head = _line("The same, idle, per minute", "processor, ms", "wake-ups", f"processor: x {against}'s")
     return "\n".join([head, *_by_role(figures, ("cpu_ms", "wake_ups"), against)])
+
+
+def rq_table(figures: RqFigures, against: str) -> str:
+    """One line per kind of worker: of a job's stop, and of its start; ratios to the one called `against`."""
+    lines = [_line("Stop one RQ job: to the work-horse's end", "ms", f"x {against}'s", "its daemon's end, ms")]
+    for (name, daemon), taken in figures.stops.items():
+        gone = [each.horse_ms for each in taken]
+        own = [each.horse_ms for each in figures.stops[against, daemon]]
+        daemons = [each.daemon_ms for each in taken if each.daemon_ms is not None]
+        last = "" if not daemon else spread(daemons) if daemons else "stays"
+        lines.append(_line(f"{name}{', with a setsid daemon' * daemon}", spread(gone), _ratio(gone, own), last))
+    lines.append(_line("Stop one RQ job: until RQ says `stopped`", "ms", f"x {against}'s"))
+    for (name, daemon), taken in figures.stops.items():
+        told = [each.told_ms for each in taken]
+        own = [each.told_ms for each in figures.stops[against, daemon]]
+        lines.append(_line(f"{name}{', with a setsid daemon' * daemon}", spread(told), _ratio(told, own)))
+    for title, by_name in (
+        ("From enqueue to the function, worker idle", figures.starts_ms),
+        ("The same job, many waiting: time for each", figures.many_ms),
+    ):
+        lines.append(_line(title, "ms", f"x {against}'s"))
+        lines += [_line(name, spread(taken), _ratio(taken, by_name[against])) for name, taken in by_name.items()]
+    return "\n".join(lines)
 
 
 def single_table(title: str, taken: Sequence[float]) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 OURS = "workers.rq_worker.CoordWorker"
 STOCK = "stock"
+CONTROL, CONTROL_TESTS = "broken.Spares", "tests/test_commands.py"  # kills nobody, and must fail
 FILES = (
     *("test_worker", "test_spawn_worker", "test_commands", "test_worker_pool", "test_worker_registration"),
     *("test_executions", "test_intermediate_queue", "test_timeouts", "test_retry", "test_callbacks"),
@@ -40,15 +41,18 @@ def main() -> int:
         sys.stderr.write(f"rq-suite: skipped: {why}\n")
         return 0
     suite = fetched(importlib.metadata.version("rq"))
-    if not any(argument.startswith("tests/") for argument in arguments):
-        arguments += [f"tests/{name}.py" for name in FILES]
-    ended = subprocess.run(
-        [*NAMESPACES, *PID_ONE, sys.executable, str(HERE / "inside.py"), *arguments],
-        cwd=suite,
-        env=environment(given.chosen),
-        check=False,
-    )
-    return ended.returncode
+    if any(argument.startswith("tests/") for argument in arguments):
+        return run(suite, given.chosen, *arguments).returncode
+    if not run(suite, CONTROL, "-q", CONTROL_TESTS, stdout=subprocess.DEVNULL).returncode:
+        sys.stderr.write(f"rq-suite: {CONTROL} passes {CONTROL_TESTS}: another class was tested than was meant\n")
+        return 1
+    return run(suite, given.chosen, *arguments, *(f"tests/{name}.py" for name in FILES)).returncode
+
+
+def run(suite: Path, chosen: str, *arguments: str, stdout: int | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run RQ's tests in the folder `suite` with a class, in namespaces of their own."""
+    command = [*NAMESPACES, *PID_ONE, sys.executable, str(HERE / "inside.py"), *arguments]
+    return subprocess.run(command, cwd=suite, env=environment(chosen), stdout=stdout, check=False)
 
 
 def missing() -> str:
