@@ -130,6 +130,11 @@ class Fleet:
         names = (str(key).removeprefix("rq:worker:") for key in found)
         return sorted(name for name in names if name.startswith(f"{host}-"))
 
+    def worker_pids(self, host: str) -> set[int]:
+        """Give the pids of a host's workers, as RQ has them."""
+        found = (self.worker(name).get("pid") for name in self.worker_names(host))
+        return {int(pid) for pid in found if pid}
+
     def worker(self, name: str) -> dict[str, str]:
         """Give RQ's hash of a worker."""
         found: Any = self.connection.hgetall(f"rq:worker:{name}")

@@ -44,7 +44,7 @@ def test_stop_job_stops_gracefully(fleet: Fleet) -> None:
         send_stop_job_command(fleet.rq, job)
     fleet.settled("it to be stopped", lambda state: state.counts() == {"stopped": 1})
     assert all_gone(fleet)
-    assert len(fleet.diary.entries("on_stopped")) == 1
+    until(lambda: fleet.diary.entries("on_stopped"), "RQ's callback")
     assert worker in fleet.worker_names("a")
     assert host.stop() == [0]
 
@@ -71,14 +71,15 @@ def test_kill_horse_fails_the_job_gracefully(fleet: Fleet) -> None:
 
 
 def test_a_shutdown_command_stops_one_worker(fleet: Fleet) -> None:
-    """`send_shutdown_command`: that worker leaves, and loses no job; the host has its workers again, or is over."""
-    host, job, worker = begun(fleet, "with_daemon", "setsid", seconds=2.0)
+    """`send_shutdown_command`: that worker leaves, and loses no job; the other one works on."""
+    host, job, worker = begun(fleet, "with_daemon", "setsid", kwargs={"seconds": 2.0})
+    pid = int(fleet.worker(worker)["pid"])
     send_shutdown_command(fleet.rq, worker)
-    until(lambda: worker not in fleet.worker_names("a"), "the worker to leave")
+    until(lambda: gone(pid), "the worker to leave")
+    other = fleet.enqueue("tiny")
+    fleet.settled("another job, by the other worker", lambda state: state.status[other.id] == "finished")
     assert fleet.faults(at_rest=False) == {}
-    if host.running:
-        host.signal()
-    host.end()
+    assert host.stop() == [0]
     assert fleet.faults() == {}
     assert fleet.state().status[job] in {"finished", "queued"}
 

@@ -35,8 +35,8 @@ def fill(fleet: Fleet) -> set[str]:
     jobs = {job.id for queue in ("high", "default") for job in fleet.enqueue_many(BUSY, queue=queue)}
     for number in range(4):
         jobs.add(fleet.enqueue("polite", 0.5, at_front=bool(number % 2)).id)
-        jobs.add(fleet.enqueue("with_daemon", "setsid", seconds=0.3, queue="high", at_front=True).id)
-        jobs.add(fleet.enqueue("with_daemon", "setsid", "deaf", seconds=0.3, at_front=True).id)
+        jobs.add(fleet.enqueue("with_daemon", "setsid", kwargs={"seconds": 0.3}, queue="high", at_front=True).id)
+        jobs.add(fleet.enqueue("with_daemon", "setsid", "deaf", kwargs={"seconds": 0.3}, at_front=True).id)
     return jobs
 
 
@@ -76,7 +76,7 @@ def test_nothing_is_lost_and_nobody_is_too_late(fleet: Fleet, tmp_path: Path) ->
 def test_stock_leaves_jobs_started(fleet: Fleet, tmp_path: Path) -> None:
     """The negative control: SIGTERM to every process ends `rq worker`'s work-horses, too: jobs fail, daemons stay."""
     with platform(STOCK, fleet.environment("dyno"), tmp_path / "dynos", bound_s=5.0) as made:
-        jobs = [fleet.enqueue("with_daemon", "setsid", "deaf", seconds=3.0) for _ in range(4)]
+        jobs = [fleet.enqueue("with_daemon", "setsid", "deaf", kwargs={"seconds": 3.0}) for _ in range(4)]
         made.scale(worker=2)
         until(lambda: len(fleet.diary.entries("daemon")) == 2, "two jobs to begin")
         endings = made.cycle()

@@ -30,3 +30,14 @@ def test_stock_loses_jobs(fleet: Fleet, queues: tuple[str, ...]) -> None:
             break
     print(f"rq worker, {len(queues)} queues: {stops.found}")  # noqa: T201
     assert stops.found.faults
+
+
+@pytest.mark.parametrize("queues", QUEUES, ids=["one-queue", "two-queues"])
+def test_no_job_is_lost_whatever_the_instant(fleet: Fleet, queues: tuple[str, ...]) -> None:
+    """Every job ran at least once and is in exactly one place; none is `started`; no worker is registered any more."""
+    found = HostStops(fleet, "coord", queues, SEED).run(STOPS)
+    print(f"coord worker, {len(queues)} queues: {found}")  # noqa: T201
+    assert found.faults == {}
+    assert not found.never_ran
+    assert not found.registered
+    assert found.codes == {0}

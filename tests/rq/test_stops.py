@@ -41,7 +41,7 @@ def stop_one(fleet: Fleet, job: str, function: tuple[Any, ...], *options: str) -
     until(lambda: fleet.diary.jobs("began") >= {other.id, stopped.id}, "both to begin")
     if "daemon" in function[0]:
         until(lambda: fleet.diary.entries("daemon"), "the daemon")
-    workers = fleet.worker_names("a")
+    workers = fleet.worker_pids("a")
     ended = fleet.shutdown(job, "--reason", "new data", *options)
     assert ended.code == 0, ended.err
     assert all(gone(each["pid"]) for each in fleet.diary.entries(job=stopped.id) if each["what"] != "on_stopped")
@@ -50,8 +50,9 @@ def stop_one(fleet: Fleet, job: str, function: tuple[Any, ...], *options: str) -
     assert state.status[stopped.id] == "stopped"
     assert fleet.faults() == {}
     assert "new data" in fleet.result(stopped.id)
+    until(lambda: fleet.diary.entries("on_stopped"), "RQ's callback")
+    assert fleet.worker_pids("a") == workers
     assert len(fleet.diary.entries("on_stopped")) == 1
-    assert fleet.worker_names("a") == workers
     assert host.stop() == [0]
     return ended.json, stopped.id
 
