@@ -218,8 +218,9 @@ class Fleet:
 
     def _is_ready(self, host: Host) -> bool:
         assert host.running, f"{host.kind} worker on {host.name} ended: {host.said[-4000:]}"
-        states = [self.worker(name).get("state") for name in self.worker_names(host.name)]
-        return sum(state in {"idle", "busy"} for state in states) >= host.count
+        workers = [self.worker(name) for name in self.worker_names(host.name)]
+        live = [each for each in workers if each.get("state") in {"idle", "busy"} and not gone(int(each["pid"]))]
+        return len(live) >= host.count
 
 
 def _start(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:

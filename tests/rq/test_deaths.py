@@ -32,7 +32,7 @@ def ends_well(fleet: Fleet, host: Host, n: int = 2) -> None:
     fleet.ready(host)
     others = [fleet.enqueue("tiny") for _ in range(4)]
     fleet.settled("other jobs", lambda state: all(state.status[job.id] == "finished" for job in others))
-    assert len(fleet.worker_names("a")) == n
+    until(lambda: len(fleet.worker_names("a")) == n, "the dead to be struck off")
     assert not fleet.diary.entries("twice")
     assert host.stop() == [0]
     assert fleet.faults() == {}
