@@ -52,8 +52,6 @@ class Hearing:
             slot.tell("answer", ticket=ticket, word="go")
             return
         self._ground.log.info("job.refused", rq_job=execution.rq_job, job=request.job_id)
-        self.shares.count(execution, "canceled", request.job_id)
-        self.free(execution)
         slot.tell("answer", ticket=ticket, word="fenced", words=f"job {request.job_id} was shut down by {request.by}")
 
     def _on_forked(self, slot: Slot, message: dict[str, Any]) -> None:
@@ -101,6 +99,8 @@ class Hearing:
         if execution and execution.rq_job == message["rq_job"]:
             if message["status"] == "queued" and execution.intent and execution.intent.ends_as == "requeued":
                 self.requeued += 1
+            if execution.refused and message["status"] == "canceled":
+                self.shares.count(execution, "canceled", execution.refused)
             if message["status"] == "stopped":
                 self.shares.count(execution, "stopped")
             self.free(execution)

@@ -83,11 +83,11 @@ class Shares:
                 await asyncio.sleep(RETRY_S)
             else:
                 if request is not None:
-                    self._refuse(execution, share)
+                    self._refuse(execution, share, request)
                 return request
 
-    def _refuse(self, execution: Execution, share: Share | None) -> None:
-        execution.refused = True
+    def _refuse(self, execution: Execution, share: Share | None, request: ShutdownRequest) -> None:
+        execution.refused = request.job_id
         if share:
             share.running.discard(execution)
             if not (share.joined or share.running or share.stopping):

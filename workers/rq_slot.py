@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from workers.stopper import Manner
 
 MESSAGE_MAX_BYTES = 32 * 1024
+# of two stops of one execution, the stronger says what becomes of its RQ job: who was stopped is not retried
+STRENGTH = {"": 0, "requeued": 1, "failed": 2, "killed": 2, "stopped": 3}
 NOTE_S = 1.0  # how long a worker may take to note what is meant by the signal that follows
 
 
@@ -52,7 +54,7 @@ class Execution:
     intent: Intent | None = None
     keeper: ExecutionKeeper | None = None
     first: asyncio.Task[None] | None = None  # to be done before RQ's state may be written
-    refused: bool = False  # it was not to start
+    refused: str | None = None  # it was not to start: the job whose request forbade it
     forked: asyncio.Event = field(default_factory=asyncio.Event)
     noted: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # RQ's state is written, or it never began
@@ -141,13 +143,17 @@ class Slot:
 
     async def note(self, execution: Execution, intent: Intent, until_s: float) -> bool:
         """Have the worker note what is meant, before any signal; False when it does not answer."""
+        if execution.intent and STRENGTH[execution.intent.ends_as] > STRENGTH[intent.ends_as]:
+            intent = execution.intent
         execution.intent = intent
         execution.noted.clear()
         self.tell("stop", execution=execution.id, words=intent.words, until_s=until_s, **{"as": intent.ends_as})
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(NOTE_S):
                 await execution.noted.wait()
-        return execution.noted.is_set() or execution.ended.is_set()
+        except TimeoutError:
+            return execution.ended.is_set()
+        return True  # though another stop at the same time may have cleared it again
 
     def _read(self) -> None:
         with suppress(BlockingIOError):

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import StopRequested
-from rq.job import Job, JobStatus
 from rq.utils import now
 from rq.worker.base import WorkerStatus
 
+from coord.rq.cancel import cancel
+from coord.rq.members import look
 from workers.rq_commands import CommandedWorker
 from workers.rq_ending import Ending, requeue
 from workers.rq_horse import about
@@ -30,6 +31,7 @@ from workers.rq_take import ENDINGS, UNREACHABLE, nothing
 
 if TYPE_CHECKING:
     from rq.executions import Execution
+    from rq.job import Job
     from rq.queue import Queue
 
 OUTAGE_S = 120  # how much longer than by RQ an execution of ours counts as alive without a heartbeat
@@ -162,10 +164,10 @@ class CoordWorker(CommandedWorker):
         if answer.word == "go":
             return True
         self.log.info("Worker %s: job %s is not executed: %s", self.name, job.id, answer.words)
-        if job.get_status() != JobStatus.CANCELED:
-            job.cancel()
+        # a sweep may cancel it at the same instant: one of the two does, and counts it
+        canceled = cancel(self.connection, look(self.connection, [job.id]).values())
         self.let_go()
-        self.hosting.desk.tell("written", rq_job=job.id, execution=None, status=str(JobStatus.CANCELED.value))
+        self.hosting.desk.tell("written", rq_job=job.id, execution=None, status="canceled" if canceled else "fenced")
         return False
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:

@@ -7,7 +7,9 @@ out of its queue and not started yet, where RQ loses jobs.
 from __future__ import annotations
 
 import random
+import subprocess
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,14 +38,15 @@ class Found:
     again: int = 0  # runs beyond the first: of jobs that were put back
     codes: set[int] = field(default_factory=set)
     registered: set[str] = field(default_factory=set)  # workers that RQ still counts after their host's end
+    hung: int = 0  # hosts that SIGTERM did not end
     took_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
-        kinds = sorted(self.faults.values())
+        kinds = dict(Counter(self.faults.values()))
         return (
-            f"{self.stops} stops, {self.jobs} jobs: {len(kinds)} not in exactly one place {kinds[:8]}, "
+            f"{self.stops} stops, {self.jobs} jobs: {len(self.faults)} not in exactly one place {kinds}, "
             f"{len(self.never_ran)} never ran, {self.again} runs more than once, exit codes {sorted(self.codes)}, "
-            f"still registered: {sorted(self.registered)}, "
+            f"still registered: {len(self.registered)}, hung: {self.hung}, "
             f"stop took at most {max(self.took_s, default=0):.2f} s"
         )
 
@@ -76,7 +79,7 @@ class HostStops:
             until(self._ran_since, "the first job of a host")
             self._wait(chance)
             began_s = time.monotonic()
-            self.found.codes |= set(host.stop())
+            self._stop(host)
             self.found.took_s.append(time.monotonic() - began_s)
             self._look()
             self.found.stops += 1
@@ -95,6 +98,15 @@ class HostStops:
         self.found.again = sum(count - 1 for count in runs.values() if count > 1)
         self.found.faults |= dict.fromkeys(self._open, "never ended")
         return self.found
+
+    def _stop(self, host: Host) -> None:
+        try:
+            self.found.codes |= set(host.stop())
+        except subprocess.TimeoutExpired:
+            self.found.hung += 1
+            for popen in host.popens:
+                popen.kill()
+            host.end()
 
     def _fill(self) -> None:
         each = -(-BUSY // len(self.queues))

@@ -49,6 +49,21 @@ def test_stop_job_stops_gracefully(fleet: Fleet) -> None:
     assert host.stop() == [0]
 
 
+def test_who_was_stopped_is_not_killed_into_a_retry(fleet: Fleet) -> None:
+    """A kill that comes while a stopped job cleans up changes nothing: `stopped`, and no retry."""
+    host = fleet.up("coord")
+    job = fleet.enqueue("slow_cleanup", 1.0, retry=Retry(3))
+    until(lambda: fleet.diary.entries("began"), "the job to begin")
+    (worker,) = fleet.worker_names("a")
+    fleet.settled("the job to be started", lambda state: state.counts() == {"started": 1})
+    send_stop_job_command(fleet.rq, job.id)
+    until(lambda: fleet.diary.entries("cleaning"), "it to be asked to stop")
+    send_kill_horse_command(fleet.rq, worker)
+    fleet.settled("it to be stopped", lambda state: state.counts() == {"stopped": 1})
+    assert fleet.diary.entries("cleaned")
+    assert host.stop() == [0]
+
+
 def test_stop_execution_stops_gracefully(fleet: Fleet) -> None:
     """`send_stop_execution_command`: the same."""
     host, job, worker = begun(fleet)

@@ -40,4 +40,5 @@ def test_no_job_is_lost_whatever_the_instant(fleet: Fleet, queues: tuple[str, ..
     assert found.faults == {}
     assert not found.never_ran
     assert not found.registered
+    assert not found.hung
     assert found.codes == {0}

@@ -87,8 +87,5 @@ def test_a_host_that_stops_in_an_outage_ends_in_time(shaky: Fleet, outage: Outag
     assert gone(note["daemon"])
     assert shaky.left() == {}
     outage.start()
-    # nobody could write down what became of the job: the next host does
-    shaky.up("coord", host="b")
-    shaky.settled("the job to be somewhere", lambda state: state.counts() != {"started": 1}, 60)
+    # nobody could write down what became of the job: it is RQ's to find that nobody works on it
     assert shaky.faults(at_rest=False) == {}
-    shaky.hosts[-1].stop()

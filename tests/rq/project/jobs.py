@@ -111,6 +111,7 @@ def slow_cleanup(seconds: float) -> None:
         try:
             time.sleep(LONG_S)
         finally:
+            note("cleaning")
             time.sleep(seconds)
             note("cleaned")
 
