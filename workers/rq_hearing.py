@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from workers.rq_stops import Stops
 
 LABEL_MAX = 64
+FINAL = {"finished", "failed", "stopped", "canceled"}
 
 
 class Hearing:
@@ -103,7 +104,7 @@ class Hearing:
                 self.shares.count(execution, "canceled", execution.refused)
             if message["status"] == "stopped":
                 self.shares.count(execution, "stopped")
-            self.free(execution)
+            self.free(execution, for_good=message["status"] in FINAL)
 
     def _on_asked(self, slot: Slot, message: dict[str, Any]) -> None:
         """Somebody used RQ's own commands."""
@@ -120,7 +121,7 @@ class Hearing:
     def _on_bye(self, slot: Slot, message: dict[str, Any]) -> None:
         slot.bye = message["why"]
 
-    def free(self, execution: Execution) -> None:
+    def free(self, execution: Execution, *, for_good: bool = False) -> None:
         """Its worker is free for something else."""
         self._ground.board.end(execution)
-        self.shares.left(execution)
+        self.shares.left(execution, for_good=for_good)

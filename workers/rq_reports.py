@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from coord.record import Call, Record
     from workers.rq_slot import Execution, ExecutionKeeper
 
+WHY = ("id", "cause", "by", "reason")  # what processes are told of a request
+
 
 class Share:
     """This host's part in one job."""
@@ -24,6 +26,7 @@ class Share:
         self.request: ShutdownRequest | None = None
         self.running: set[Execution] = set()
         self.targets: list[Execution] = []  # what the request found running
+        self.done: list[str] = []  # RQ jobs that the record need not know any more
         self.idle_since_s = 0.0
         self.stopping: asyncio.Task[None] | None = None
         self.told: set[Execution] | None = None  # whom the record knows as running; None: nobody yet
@@ -67,3 +70,9 @@ def _running(share: Share, info: AgentInfo) -> Call[None]:
     )
     report = AgentReport(AgentState.RUNNING, processes=processes[:PROCESSES_MAX])
     return share.record.report(info, report, "agent.running", moments=moments)
+
+
+def words_of(request: ShutdownRequest) -> str:
+    """Say who stopped an RQ job, and why."""
+    reason = f": {request.reason}" if request.reason else ""
+    return f"Stopped by coord: job {request.job_id} was shut down by {request.by} ({request.cause}){reason}"

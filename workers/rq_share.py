@@ -18,7 +18,7 @@ from coord.record import BEAT_S, Record
 from coord.render.text import failure_words
 from workers.outbox import Outbox
 from workers.reporter import PATIENCE_S
-from workers.rq_reports import Share, report
+from workers.rq_reports import WHY, Share, report, words_of
 from workers.rq_slot import Intent
 
 if TYPE_CHECKING:
@@ -124,12 +124,14 @@ class Shares:
             share.told = set()
             self._tell(share, "agent.running")
 
-    def left(self, execution: Execution) -> None:
-        """Hear that an execution is over."""
+    def left(self, execution: Execution, *, for_good: bool) -> None:
+        """Hear that an execution is over. `for_good`: RQ will not try that job again; the record forgets it."""
         share = self._shares.get(execution.job_id or "")
         if share:
             share.running.discard(execution)
             share.idle_since_s = self._loop.time()
+            if for_good:
+                share.done.append(execution.rq_job)
 
     # -- stopping ------------------------------------------------------------------------------------------------------
 
@@ -224,6 +226,7 @@ class Shares:
                 if share.joined:
                     with suppress(CoordError):
                         await self._beat(share)
+                self._delist(share)
                 if share.told is not None and share.told != share.running and not share.request:
                     self._tell(share, "agent.running")
             with suppress(CoordError):
@@ -245,8 +248,7 @@ class Shares:
         if answer.request:
             self.hear(answer.request)
         elif not share.running and self._loop.time() - share.idle_since_s > LINGER_S:
-            self._shares.pop(share.record.job_id, None)
-            self._tell(share, "agent.stopped")
+            self._leave(share)
 
     async def send(self) -> None:
         """Send what is to be told, until cancelled."""
@@ -258,9 +260,24 @@ class Shares:
             if share.stopping:
                 await share.stopping
             elif share.joined:
-                self._tell(share, "agent.stopped")
+                self._leave(share)
         self._shares.clear()
         return await self._outbox.empty(TELL_S)
+
+    def _leave(self, share: Share) -> None:
+        self._shares.pop(share.record.job_id, None)
+        self._delist(share)
+        self._tell(share, "agent.stopped")
+
+    def _delist(self, share: Share) -> None:
+        """Have the record forget what is done, so that it says of a job that has ended that it has."""
+        if share.done and not share.request:
+            call, share.done = share.record.delist(share.done), []
+
+            async def made() -> Call[None]:
+                return call
+
+            self._outbox.put(made)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -275,12 +292,3 @@ class Shares:
 
     def _tell(self, share: Share, kind: str) -> None:
         self._outbox.put(partial(report, share, self._info, kind))
-
-
-WHY = ("id", "cause", "by", "reason")
-
-
-def words_of(request: ShutdownRequest) -> str:
-    """Say who stopped an RQ job, and why."""
-    reason = f": {request.reason}" if request.reason else ""
-    return f"Stopped by coord: job {request.job_id} was shut down by {request.by} ({request.cause}){reason}"

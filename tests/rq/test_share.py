@@ -147,3 +147,16 @@ async def test_a_join_that_comes_too_late_undoes_no_answer(server: str, job: str
         assert await asking
         snapshot = await site.told()
     assert len(snapshot.agents) == int(guarded)
+
+
+@pytest.mark.parametrize("for_good", [True, False])
+async def test_a_job_of_which_all_has_ended_is_not_called_running(server: str, job: str, *, for_good: bool) -> None:
+    """The record forgets RQ jobs that will not run again; one that waits for a retry keeps the job alive."""
+    async with hosting(server, job) as site:
+        execution = site.execution("one")
+        assert await site.shares.may(execution) is None
+        site.board.end(execution)
+        site.shares.left(execution, for_good=for_good)
+        assert await site.shares.over()
+        snapshot = await site.ledger.run(site.record.snapshot())
+    assert snapshot.state == ("stopped" if for_good else "running")
