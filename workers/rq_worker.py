@@ -141,6 +141,8 @@ class CoordWorker(CommandedWorker):
             if self.hosting and not self._may(job, queue):
                 return
             super().execute_job(job, queue)
+            if not self.hosting and self.exit and self.exit.status:
+                self.let_go()  # the horse may have died before it could
         finally:
             self._executing = False
             self._stopped_job_id = None

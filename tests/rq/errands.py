@@ -153,6 +153,11 @@ def late_callback(job: Any, _connection: Any, _result: Any) -> None:
         time.sleep(0.01)
 
 
+def never(path: str) -> None:
+    """Not be reached."""
+    say(path, "reached")
+
+
 def quick(path: str) -> str:
     """Be quick, with a callback that isn't."""
     say(path, "begun")

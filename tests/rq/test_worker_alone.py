@@ -179,6 +179,16 @@ def test_a_job_that_was_just_taken_is_not_lost_to_a_signal(
             assert worker.places(job) == (["stuck"] if len(names) == 1 else [])
 
 
+@pytest.mark.parametrize("names", [("one",), ("one", "two")])
+def test_a_horse_that_dies_at_once_leaves_its_job_in_one_place(
+    server: str, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """It failed, and RQ's list of what may be stuck has it no more: it would fail again."""
+    with alone(server, tmp_path, "unguarded_workers.DiesEarly", names) as worker:
+        job = worker.queue.enqueue("errands.never", str(worker.note))
+        until(lambda: worker.places(job) == ["failed"], "the job to be failed, and nowhere else")
+
+
 @both
 def test_a_heartbeat_that_fails_ends_nothing(server: str, tmp_path: Path, kind: str) -> None:
     """Redis is away for some seconds of a job: it ends, and the worker goes on; RQ's quits, and orphans its horse."""

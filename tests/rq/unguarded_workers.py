@@ -107,6 +107,14 @@ class SlowOurs(CoordWorker):
         super().reorder_queues(reference_queue)
 
 
+class DiesEarly(CoordWorker):
+    """Its horse dies before RQ has noted that it began."""
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:  # noqa: ARG002
+        """Die."""
+        signal.raise_signal(signal.SIGKILL)
+
+
 class SlowTheirs(Worker):
     """RQ's, with the same pause."""
 
