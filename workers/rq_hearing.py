@@ -119,7 +119,8 @@ class Hearing:
             )
 
     def _on_bye(self, slot: Slot, message: dict[str, Any]) -> None:
-        slot.bye = message["why"]
+        if message.get("clean", True):  # else it could not tell RQ: as one that died
+            slot.bye = message["why"]
 
     def free(self, execution: Execution, *, for_good: bool = False) -> None:
         """Its worker is free for something else."""
