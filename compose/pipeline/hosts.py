@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,7 @@ from compose.pipeline.scan import kill, marked
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-COORD = Path(sys.executable).with_name("coord")
-RANK = Path(__file__).with_name("rank.py")
-RANKS = 3
-WORKERS = 2
+COORD = str(Path(sys.executable).with_name("coord"))
 BROKEN = "def total(rows):\n    return sum(row.price for row in"  # a file that was cut off
 MARK = "DEMO_MARK"  # an agent has it in its environment, and so has everything that it starts, however deep
 IDLE_S = 1.0  # the embedded server leaves this long after its last client
@@ -31,78 +28,50 @@ LOOK_S = 0.1
 
 @dataclass
 class Host:
-    """One host: which rank it runs, what about it is special, and how its `coord run` has to end."""
+    """One host: what its agent is told, what about it is special, and how it has to end."""
 
     name: str
-    rank: int
     about: str
+    words: tuple[str, ...]  # its command line as a person would type it
+    told: tuple[str, ...]  # what `coord` is told
     exit_code: int
-    extra: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     agent: subprocess.Popen[bytes] | None = None
 
     @property
-    def label(self) -> str:
-        """The rank's name in reports."""
-        return f"rank{self.rank}"
-
-    @property
     def ended(self) -> int | None:
-        """The exit code of its `coord run`; None while that runs."""
+        """The exit code of its agent; None while that runs."""
         return self.agent.poll() if self.agent else None
 
     def log(self, folder: Path) -> Path:
         """Give the file that has its output."""
         return folder / f"host-{self.name}.log"
 
-    def run(self, job: str) -> tuple[str, ...]:
-        """Give what `coord` is told, up to the rank's program."""
-        return ("run", "--job-id", job, "--label", self.label, "--grace", "3s", "--")
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Give the options of its rank that tell it from the others."""
-        return ("--rank", str(self.rank), *self.extra)
-
-    def words(self, job: str) -> tuple[str, str]:
-        """Give its command line as a person would type it."""
-        *run, dashes = self.run(job)
-        return (
-            f"$ COORD_HOST={self.name} coord {' '.join(run)} \\",
-            f"  {dashes} python rank.py {' '.join(self.options)} ...",
-        )
+    def start(self, mark: str, folder: Path) -> None:
+        """Start its agent, in a session of its own: a Ctrl-C is for the demo, which then stops the agents in order."""
+        with self.log(folder).open("ab") as log:
+            self.agent = subprocess.Popen(
+                [COORD, *self.told],
+                env={**os.environ, "COORD_HOST": self.name, MARK: mark, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
 
-def three_hosts(folder: Path) -> tuple[Host, ...]:
-    """Say who runs what. 143 and 137 are how a shell reports SIGTERM and SIGKILL."""
-    broken = folder / "broken.py"
-    broken.write_text(BROKEN)
-    return (
-        Host("a", 0, "will leave when asked", 143),
-        Host("b", 1, "ignores SIGTERM", 137, ("--stubborn",)),
-        Host("c", 2, "will meet a file that was cut off", 1, ("--poison", str(broken))),
-    )
+def broken_file(folder: Path) -> Path:
+    """Give a file of Python that was cut off."""
+    path = folder / "broken.py"
+    path.write_text(BROKEN)
+    return path
 
 
 def keep_apart(folder: Path) -> None:
     """Have everything that this process starts use a server in `folder`, and nothing of the user's settings."""
-    for name in [name for name in os.environ if name.startswith("COORD_")]:
+    for name in [name for name in os.environ if name.startswith(("COORD_", "RQ_"))]:
         del os.environ[name]
     os.environ |= {"COORD_RUNTIME_DIR": str(folder), "COORD_EMBEDDED_IDLE_S": str(IDLE_S), "TMPDIR": str(folder)}
-
-
-def start(host: Host, job: str, mark: str, folder: Path) -> None:
-    """Start a host's agent, in a session of its own: a Ctrl-C is for the demo, which then stops the agents in order."""
-    # as many hashes as keep the ranks at work for longer than the hold-out's grace, on a fast machine too
-    more = ("--ranks", str(RANKS), "--workers", str(WORKERS), "--hashes", "1024", "--out", str(folder / "out"))
-    with host.log(folder).open("wb") as log:
-        host.agent = subprocess.Popen(
-            [COORD, *host.run(job), sys.executable, RANK, *host.options, *more],
-            env={**os.environ, "COORD_HOST": host.name, MARK: mark},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
 
 
 def leave(hosts: Iterable[Host], folder: Path) -> list[int]:
@@ -122,7 +91,7 @@ def leave(hosts: Iterable[Host], folder: Path) -> list[int]:
 
 
 def stop(agents: list[subprocess.Popen[bytes]]) -> None:
-    """Ask the agents to stop their ranks and leave; kill who has not left in time."""
+    """Ask the agents to stop what they run and leave; kill who has not left in time."""
     for agent in agents:
         agent.terminate()
     end_s = time.monotonic() + STOP_MAX_S

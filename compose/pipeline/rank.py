@@ -6,7 +6,8 @@ For each file: which identifier stands on which lines, and a MinHash signature (
 functions that look alike are found without comparing the text of all with all. Writes DIR/index-RANK.json when
 everything is done, or nothing: a file that can't be parsed fails the rank, since an index with holes would mislead.
 
-It knows nothing of what runs it. `--poison` and `--stubborn` make it the two guests that every operator meets.
+It knows nothing of what runs it: its function `index_share` is an RQ job as it stands. `--poison` and `--stubborn` make
+it the two guests that every operator meets.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+STDLIB = Path(sysconfig.get_paths()["stdlib"])
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages"}  # tests hold broken files on purpose
 SHINGLE = 4  # syntax nodes in a row
 SHINGLES_MIN = 40  # shorter functions look alike by nature
@@ -46,23 +48,39 @@ class FileIndex:
 
 
 def main() -> None:
-    """Index the share, then write."""
+    """Do what the command line says."""
     options = parse_options()
     if options.stubborn:
         ignore_sigterm()
-    files = share(options.source, options.rank, options.ranks)
-    if options.poison:
-        files.insert(len(files) // POISON_AFTER, options.poison)
+    index_share(**vars(options))
+
+
+def index_share(
+    rank: int,
+    ranks: int,
+    out: Path,
+    *,
+    source: Path = STDLIB,
+    workers: int = 2,
+    hashes: int = 256,
+    poison: Path | None = None,
+    stubborn: bool = False,
+) -> int:
+    """Index one share with a pool of `workers` processes, then write; gives the number of files."""
+    files = share(source, rank, ranks)
+    if poison:
+        files.insert(len(files) // POISON_AFTER, poison)
     done: list[FileIndex] = []
-    work = partial(index_file, source=options.source, hashes=hash_functions(options.hashes))
-    with multiprocessing.Pool(options.workers, ignore_sigterm if options.stubborn else None) as pool:
+    work = partial(index_file, source=source, hashes=hash_functions(hashes))
+    with multiprocessing.Pool(workers, ignore_sigterm if stubborn else None) as pool:
         for each in pool.imap_unordered(work, files):
             done.append(each)
             if len(done) % max(1, len(files) // PROGRESS) == 0:
-                print(f"rank {options.rank}: {len(done)} of {len(files)} files", flush=True)
+                print(f"rank {rank}: {len(done)} of {len(files)} files", flush=True)
         pool.close()  # the workers have no more to do and leave by themselves, also those that ignore SIGTERM
         pool.join()
-    write(options.out / f"index-{options.rank}.json", options.rank, done)
+    write(out / f"index-{rank}.json", rank, done)
+    return len(done)
 
 
 def parse_options() -> argparse.Namespace:
@@ -71,7 +89,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rank", type=int, required=True, help="which share, from 0")
     parser.add_argument("--ranks", type=int, required=True, help="how many shares there are")
     parser.add_argument("--out", type=Path, required=True, help="directory for index-RANK.json")
-    parser.add_argument("--source", type=Path, default=Path(sysconfig.get_paths()["stdlib"]), help="what to index")
+    parser.add_argument("--source", type=Path, default=STDLIB, help="what to index")
     parser.add_argument("--workers", type=int, default=2, help="processes in the pool")
     parser.add_argument("--hashes", type=int, default=256, help="per signature: 256 are right to 6 %%, 1024 to 3 %%")
     # Pool ends its workers with SIGTERM when a task fails, and would wait for ever for those that ignore it.
