@@ -19,14 +19,14 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from compose.pipeline import ranks
+from compose.pipeline import batch, ranks
 from compose.pipeline.hosts import keep_apart, leave
 from compose.pipeline.stage import Stage
 from coord.embedded import ensure
 from coord.ledger import Ledger
 
 INTERRUPTED = 130
-ACTS = (ranks.show,)
+ACTS = (batch.show, ranks.show)
 
 
 def main() -> int:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import multiprocessing
 import random
 import signal
 import sysconfig
 import zlib
 from array import array
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
@@ -72,13 +72,12 @@ def index_share(
         files.insert(len(files) // POISON_AFTER, poison)
     done: list[FileIndex] = []
     work = partial(index_file, source=source, hashes=hash_functions(hashes))
-    with multiprocessing.Pool(workers, ignore_sigterm if stubborn else None) as pool:
-        for each in pool.imap_unordered(work, files):
+    # not multiprocessing.Pool, which waits for ever for a lock when its processes are stopped together with this one
+    with ProcessPoolExecutor(workers, initializer=ignore_sigterm if stubborn else None) as pool:
+        for each in pool.map(work, files):
             done.append(each)
             if len(done) % max(1, len(files) // PROGRESS) == 0:
                 print(f"rank {rank}: {len(done)} of {len(files)} files", flush=True)
-        pool.close()  # the workers have no more to do and leave by themselves, also those that ignore SIGTERM
-        pool.join()
     write(out / f"index-{rank}.json", rank, done)
     return len(done)
 
@@ -92,7 +91,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--source", type=Path, default=STDLIB, help="what to index")
     parser.add_argument("--workers", type=int, default=2, help="processes in the pool")
     parser.add_argument("--hashes", type=int, default=256, help="per signature: 256 are right to 6 %%, 1024 to 3 %%")
-    # Pool ends its workers with SIGTERM when a task fails, and would wait for ever for those that ignore it.
     guest = parser.add_mutually_exclusive_group()
     guest.add_argument("--stubborn", action="store_true", help="ignore SIGTERM, in the pool's processes too")
     guest.add_argument("--poison", type=Path, help="one more input file, a broken one")

@@ -122,7 +122,8 @@ class Story:
         words = escape(event_words(event).removeprefix("verdict: "))
         if event is self.failed:
             say("\n[bold]3. Failure[/]  time since the record knew of it, and until it had each host's word")
-            say(f"{when}[bold red]FAILED   [/]  {words}, with exit code {event.detail['exit_code']}:")
+            code = event.detail["exit_code"]
+            say(f"{when}[bold red]FAILED   [/]  {words}{'' if code is None else f', with exit code {code}'}:")
             for line in event.detail["stderr_tail"][-STDERR_SHOWN:]:
                 say(f"[dim]                        | {escape(line)}[/]")
         elif event.kind in STAGES:
