@@ -71,7 +71,7 @@ def test_what_a_platform_is_told_is_accepted_and_fits(
 ) -> None:
     """Every `coord worker` is accepted, checks a budget, and is done before the seconds of its own example are over."""
     orders: list[RQOrder] = []
-    monkeypatch.setattr("workers.rq_host.run_workers", lambda order, *_: orders.append(order) or 0)
+    monkeypatch.setattr("workers.rq_host.run_workers", lambda order, *_: orders.append(order))
     result = CliRunner().invoke(command, told, standalone_mode=False)
     assert result.exception is None, result.output
     (order,) = orders
