@@ -22,10 +22,15 @@ import zlib
 from array import array
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages"}  # tests hold broken files on purpose
@@ -72,8 +77,7 @@ def index_share(
         files.insert(len(files) // POISON_AFTER, poison)
     done: list[FileIndex] = []
     work = partial(index_file, source=source, hashes=hash_functions(hashes))
-    # not multiprocessing.Pool, which waits for ever for a lock when its processes are stopped together with this one
-    with ProcessPoolExecutor(workers, initializer=ignore_sigterm if stubborn else None) as pool:
+    with pool_of(workers, stubborn=stubborn) as pool:
         for each in pool.map(work, files):
             done.append(each)
             if len(done) % max(1, len(files) // PROGRESS) == 0:
@@ -98,6 +102,18 @@ def parse_options() -> argparse.Namespace:
     if not 0 <= options.rank < options.ranks:
         parser.error(f"--rank must be 0 to {options.ranks - 1}")
     return options
+
+
+@contextmanager
+def pool_of(workers: int, *, stubborn: bool) -> Iterator[ProcessPoolExecutor]:
+    """Give a pool that who is stopped, or fails, does not wait for: a pool itself finishes first what it was given."""
+    pool = ProcessPoolExecutor(workers, initializer=ignore_sigterm if stubborn else None)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def ignore_sigterm() -> None:
