@@ -160,6 +160,13 @@ def test_files_that_the_page_names_are_there() -> None:
     assert not [link for link in links if not (PAGE.parent / link).exists()]
 
 
+def test_the_image_has_what_its_commands_need() -> None:
+    """Of the pipeline, the image has the ranks and the nightly batch; nothing that it copies is kept from the build."""
+    copied = re.findall(r"(compose/pipeline/\S+\.py)", (ROOT / "compose/Dockerfile").read_text())
+    assert copied == ["compose/pipeline/rank.py", "compose/pipeline/nightly.py"]
+    assert {f"!{path}" for path in copied} <= set((ROOT / ".dockerignore").read_text().splitlines())
+
+
 # -- spot.sh -----------------------------------------------------------------------------------------------------------
 
 
