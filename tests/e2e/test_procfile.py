@@ -16,7 +16,7 @@ from rq import Queue
 from rq.cron import CronScheduler
 from rq.job import Job
 
-from tests.harness import until
+from tests.harness import private_server, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 HONCHO = str(Path(sys.executable).with_name("honcho"))
 SHARES = 3
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A server of these tests alone: the Procfile's queues have names that others may use."""
+    with private_server() as url:
+        yield url
 
 
 @pytest.fixture
