@@ -75,7 +75,9 @@ class Hearing:
             self._seen_gone(slot)
         elif execution and execution.keeper:
             execution.keeper.told()
-        elif execution and not execution.intent:
+        elif execution and execution.intent:
+            self._ground.agent.later(self._stops.rest(execution, execution.intent))
+        elif execution:
             words = f"the rest of RQ job {execution.rq_job}, which has ended"
             rest = Intent("", words, {"reason": words})
             self._ground.agent.later(self._stops.run(slot, execution, rest, self._ground.order.manner.plan))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from coord.messages import PROCESSES_MAX, SURVIVORS_MAX, AgentReport, AgentState, Outcome, ProcessReport
+from coord.messages import PROCESSES_MAX, SURVIVORS_MAX, AgentReport, AgentState, FirstFailure, Outcome, ProcessReport
 
 if TYPE_CHECKING:
     from coord.messages import AgentInfo, ShutdownRequest
@@ -26,6 +26,8 @@ class Share:
         self.request: ShutdownRequest | None = None
         self.running: set[Execution] = set()
         self.targets: list[Execution] = []  # what the request found running
+        self.failed = False  # something of it failed for good, and the record does not know yet
+        self.heard = asyncio.Event()  # its request
         self.done: list[str] = []  # RQ jobs that the record need not know any more
         self.idle_since_s = 0.0
         self.stopping: asyncio.Task[None] | None = None
@@ -76,3 +78,16 @@ def words_of(request: ShutdownRequest) -> str:
     """Say who stopped an RQ job, and why."""
     reason = f": {request.reason}" if request.reason else ""
     return f"Stopped by coord: job {request.job_id} was shut down by {request.by} ({request.cause}){reason}"
+
+
+def failure_of(execution: Execution, info: AgentInfo, told: dict[str, Any]) -> FirstFailure:
+    """Give the failure of an RQ job that its worker told of."""
+    return FirstFailure(
+        agent_id=info.agent_id,
+        host=info.host,
+        label=execution.label,
+        pid=told["pid"],
+        exit_code=told["exit_code"],
+        signal=told["signal"],
+        stderr_tail=tuple(told["lines"]),
+    )

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from coord.coordinator import new_request
 from coord.errors import CoordError
-from coord.messages import Cause, FirstFailure
+from coord.messages import Cause
 from coord.record import BEAT_S, Record
 from coord.render.text import failure_words
 from workers.outbox import Outbox
 from workers.reporter import PATIENCE_S
-from workers.rq_reports import WHY, Share, report, words_of
+from workers.rq_reports import WHY, Share, failure_of, report, words_of
 from workers.rq_slot import Intent
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ class Shares:
     async def _ask_for(self, execution: Execution, share: Share) -> ShutdownRequest | None:
         """Ask for the job that it names, and join that. Once a request was heard, joining would undo our answer."""
         async with share.lock:
+            if share.failed:  # what stops the job is on its way
+                await share.heard.wait()
             if share.request:
                 return share.request
             if share.record.job_id in self._obeyed:
@@ -145,6 +147,7 @@ class Shares:
         if targets or share:
             share = share or self._share(request.job_id)
             share.request = request
+            share.heard.set()
             self._log.info("job.stopping", job=request.job_id, request=request.id, cause=request.cause, by=request.by)
             if share.stopping is None:
                 share.targets = targets
@@ -168,8 +171,12 @@ class Shares:
             del self._obeyed[next(iter(self._obeyed))]
 
     def _tell_if_stopping(self, share: Share) -> None:
-        if share.stopping and not share.stopping.done():
+        if share.stopping is None or share.stopping.done():
+            return
+        if any(keeper.first_signal_s for keeper in share.keepers):
             self._tell(share, "agent.stopping")
+        else:
+            self._loop.call_later(PATIENCE_S, self._tell_if_stopping, share)
 
     async def _enrol(self, share: Share) -> None:
         """Have the record wait for us, where it does not yet."""
@@ -199,16 +206,10 @@ class Shares:
         """Hear that an RQ job has failed for good: it stops its job, when it is of one."""
         if not (execution.job_id and execution.stop_on_failure):
             return
-        failure = FirstFailure(
-            agent_id=self._info.agent_id,
-            host=self._info.host,
-            label=execution.label,
-            pid=told["pid"],
-            exit_code=told["exit_code"],
-            signal=told["signal"],
-            stderr_tail=tuple(told["lines"]),
-        )
-        record = self._record(execution.job_id)
+        failure = failure_of(execution, self._info, told)
+        share = self._share(execution.job_id)
+        share.failed = True
+        record = share.record
         wish = new_request(execution.job_id, Cause.FAILURE, self._by, failure_words(failure))
 
         async def made() -> Call[Any]:

@@ -50,6 +50,11 @@ class Stops:
             async with asyncio.timeout(max(WRITE_S, end_s - self._loop.time())):
                 await execution.ended.wait()
 
+    async def rest(self, execution: Execution, intent: Intent) -> None:
+        """Ask what a horse left behind that was stopped with its whole host; then its worker may write."""
+        await self.run(execution.slot, execution, intent, self._ground.order.manner.plan)
+        execution.slot.tell("settled", execution=execution.id)
+
     async def run(self, slot: Slot, execution: Execution, intent: Intent, plan: Plan) -> None:
         """Run the plan on what an execution has running, and see it gone."""
         keeper = execution.keeper

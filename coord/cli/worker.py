@@ -89,7 +89,11 @@ Examples:
     help="What becomes of jobs that the host's stop cut off: back to the front of their queue, or failed.",
 )
 @opt.option("--platform", type=click.Choice(list(BUDGETS_S)), help="Refuse waits that do not fit what it gives.")
-@opt.option("--budget", type=opt.DURATION, help="The same for another one: seconds from SIGTERM to SIGKILL.")
+@opt.option(
+    "--budget",
+    type=opt.DURATION,
+    help="What the platform gives, where it gives something else: from SIGTERM to SIGKILL.",
+)
 @click.option("-b", "--burst", is_flag=True, help="End when the queues are empty.")
 @click.option("-s", "--with-scheduler", is_flag=True, help="Run RQ's scheduler too, in a process of its own.")
 @click.option("-u", "--url", envvar="RQ_REDIS_URL", help="RQ's Redis.  [default: --redis-url, else RQ's own default]")
@@ -151,7 +155,7 @@ def options(rest: dict[str, Any]) -> dict[str, Any]:
 
 def fit(plan: Plan, warm_s: float, platform: str | None, budget_s: float | None) -> None:
     """Raise UsageError, with the arithmetic, when the waits do not fit what the platform gives."""
-    given_s = min((each for each in (budget_s, BUDGETS_S.get(platform or "")) if each is not None), default=None)
+    given_s, by = (budget_s, "the budget") if budget_s is not None else (BUDGETS_S.get(platform or ""), platform)
     if given_s is None:
         return
     parts = (
@@ -164,6 +168,6 @@ def fit(plan: Plan, warm_s: float, platform: str | None, budget_s: float | None)
     if total_s > given_s:
         words = " + ".join(f"{format_duration(seconds)} {what}" for seconds, what in parts)
         raise UsageError(
-            f"{words} is {format_duration(total_s)}, but {platform or 'the budget'} gives {format_duration(given_s)}",
+            f"{words} is {format_duration(total_s)}, but {by} gives {format_duration(given_s)}",
             "Make one of the waits shorter",
         )
