@@ -22,6 +22,7 @@ from rq.utils import now
 from rq.worker.base import WorkerStatus
 
 from coord.rq.cancel import cancel
+from coord.rq.dead import put_lost_hands_back
 from coord.rq.members import look
 from workers.rq_commands import CommandedWorker
 from workers.rq_ending import Ending, requeue
@@ -72,10 +73,10 @@ class CoordWorker(CommandedWorker):
             self.hosting.desk.tell("up", name=self.name, pid=os.getpid())
 
     def register_birth(self) -> None:
-        """Register with RQ, and as one of ours, before anything can be in our hands."""
+        """Register with RQ, then as one of ours: who is one of ours and not in RQ has been dead for long."""
+        super().register_birth()
         if self.hosting:
             self.connection.sadd(WORKERS_KEY, self.name)
-        super().register_birth()
 
     def register_death(self) -> None:
         """Put back what is in our hands, and leave."""
@@ -84,6 +85,12 @@ class CoordWorker(CommandedWorker):
         super().register_death()
         if self.hosting:
             self.connection.srem(WORKERS_KEY, self.name)
+
+    def run_maintenance_tasks(self) -> None:
+        """See to what others left, as RQ's workers do; and to what is in hands, of which RQ does not know."""
+        super().run_maintenance_tasks()
+        if self.hosting:
+            put_lost_hands_back(self.connection)
 
     def _start_scheduler(
         self,
