@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING
 
 from tests.harness import until
@@ -25,6 +26,7 @@ BUSY = 60  # jobs that wait at least, on all queues, when a host is started
 SPAN_S = 0.4  # a random stop comes within this time after the first job
 AIM_S = 0.002  # an aimed one within this after it was seen
 AIMED_MAX_S = 5.0
+SLOW_S = 5.0  # no tiny job takes so long
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Found:
     registered: set[str] = field(default_factory=set)  # workers that RQ still counts after their host's end
     hung: int = 0  # hosts that SIGTERM did not end
     took_s: list[float] = field(default_factory=list)
+    slow: list[str] = field(default_factory=list)  # what hosts said that took long to stop
 
     def __str__(self) -> str:
         kinds = dict(Counter(self.faults.values()))
@@ -47,7 +50,8 @@ class Found:
             f"{self.stops} stops, {self.jobs} jobs: {len(self.faults)} not in exactly one place {kinds}, "
             f"{len(self.never_ran)} never ran, {self.again} runs more than once, exit codes {sorted(self.codes)}, "
             f"still registered: {len(self.registered)}, hung: {self.hung}, "
-            f"stop took at most {max(self.took_s, default=0):.2f} s"
+            f"stop took {median(self.took_s or [0]):.2f} s, at most {max(self.took_s, default=0):.2f} s, "
+            f"slow: {self.slow}"
         )
 
 
@@ -81,6 +85,8 @@ class HostStops:
             began_s = time.monotonic()
             self._stop(host)
             self.found.took_s.append(time.monotonic() - began_s)
+            if self.found.took_s[-1] > SLOW_S:
+                self.found.slow.append(host.said[-2000:])
             self._look()
             self.found.stops += 1
             yield self.found

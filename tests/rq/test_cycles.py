@@ -30,14 +30,14 @@ pytestmark = [
 ]
 
 
-def fill(fleet: Fleet) -> set[str]:
-    """Give the fleet tiny jobs, some that take a while, and some that have daemons; each ends by itself."""
-    jobs = {job.id for queue in ("high", "default") for job in fleet.enqueue_many(BUSY, queue=queue)}
-    for number in range(4):
-        jobs.add(fleet.enqueue("polite", 0.5, at_front=bool(number % 2)).id)
-        jobs.add(fleet.enqueue("with_daemon", "setsid", kwargs={"seconds": 0.3}, queue="high", at_front=True).id)
-        jobs.add(fleet.enqueue("with_daemon", "setsid", "deaf", kwargs={"seconds": 0.3}, at_front=True).id)
-    return jobs
+def fill(fleet: Fleet) -> None:
+    """Have tiny jobs, some that take a while, and some that have daemons; each ends by itself."""
+    for queue in ("high", "default"):
+        fleet.enqueue_many(max(0, BUSY - fleet.connection.llen(f"rq:queue:{queue}")), queue=queue)
+    for number in range(2):
+        fleet.enqueue("polite", 0.5, at_front=bool(number % 2))
+        fleet.enqueue("with_daemon", "setsid", kwargs={"seconds": 0.3}, queue="high", at_front=True)
+        fleet.enqueue("with_daemon", "setsid", "deaf", kwargs={"seconds": 0.3}, at_front=True)
 
 
 def cycle(fleet: Fleet, made: Platform, chance: random.Random) -> list[Ending]:
@@ -67,8 +67,9 @@ def test_nothing_is_lost_and_nobody_is_too_late(fleet: Fleet, tmp_path: Path) ->
             assert len(verdicts) == 2 * (number + 1)
             assert set(verdicts) <= {"clean", "forced"}
         print(f"{CYCLES} cycles of 2 dynos, the slowest took {slowest_s:.2f} s")  # noqa: T201
-        made.scale(worker=1)
-        fleet.settled("all to be finished", lambda state: set(state.counts()) == {"finished"}, 60)
+        made.scale(worker=2)
+        rest_s = 60 + 10 * CYCLES  # a deaf daemon has its grace
+        fleet.settled("all to be finished", lambda state: set(state.counts()) == {"finished"}, rest_s)
         made.cycle()
     assert not fleet.diary.entries("twice")
 
