@@ -44,7 +44,7 @@ def main() -> None:
     calls = died(watch, what["death"]) if "death" in what else [stopped(watch, what["report"])]
     ledger = Ledger(watch["redis_url"])
     duties: list[Callable[[], object]] = [partial(ledger.run, call) for call in calls]
-    if watch.get("rq") and "report" in what and what["report"]["proof"]:
+    if watch.get("rq") and "report" in what and (what["report"]["proof"] or watch["rq"].get("gone")):
         duties.append(partial(settle, watch))
     end_s = time.monotonic() + TRY_S
     for duty in duties:
@@ -61,7 +61,8 @@ def main() -> None:
 def settle(watch: dict[str, Any]) -> None:
     """Write in RQ what became of what the dead agent's workers had. `watch["rq"]`: where, whose, and what then.
 
-    An estate has no URL in it, since it stands on a disk: then it is that of who sees to it.
+    An estate has no URL in it, since it stands on a disk: then it is that of who sees to it. `gone`: all processes were
+    seen gone by the agent itself, which could not tell RQ.
     """
     from coord.rq import duties
 

@@ -29,7 +29,7 @@ REFUSED = 2  # a worker's exit code: what it was told makes no sense, and it has
 
 
 class Crew:
-    """All of them. `refused`: they could not be started as they were told."""
+    """All of them. `refused`: they could not be started as they were told. `settled`: RQ was told of all that died."""
 
     def __init__(self, ground: Ground, containment: Containment, stops: Stops, hearing: Hearing) -> None:
         self._ground = ground
@@ -44,6 +44,7 @@ class Crew:
         self._burying: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
         self.refused = False
+        self.settled = True
         self.draining = False
 
     # -- starting and replacing ----------------------------------------------------------------------------------------
@@ -150,6 +151,11 @@ class Crew:
             ends_as = execution.intent.ends_as if execution and execution.intent else "failed"
             words = execution.intent.words if execution and execution.intent else intent.words
             said = await self._settle([slot.name], ends_as, words, SETTLE_S)
+            while not _told(said) and not self.draining:  # an outage
+                await asyncio.sleep(AGAIN_S)
+                said = await self._settle([slot.name], ends_as, words, SETTLE_S)
+            if not _told(said):
+                self._dead.append(slot.name)
             if execution and execution.rq_job in said.get("ended", ()):
                 code, signal = process.exit_code, process.signal
                 facts = {"pid": slot.pid, "exit_code": code, "signal": signal, "lines": [intent.words]}
@@ -170,7 +176,7 @@ class Crew:
         names = self._dead + [slot.name for slot in self._slots.values() if slot.bye is None and slot.up]
         if names:
             words = f"Its host {self._ground.info.host} was stopped"
-            await self._settle(names, self._ground.order.ends_as, words, within_s)
+            self.settled = _told(await self._settle(names, self._ground.order.ends_as, words, within_s))
         return self._hearing.requeued
 
     async def _settle(self, names: list[str], ends_as: str, words: str, within_s: float) -> dict[str, Any]:
@@ -186,3 +192,8 @@ class Crew:
     def _ours(self) -> set[int]:
         """Give the children of this process that are nobody's orphans."""
         return {slot.pid for slot in self._slots.values()} | self._ground.spare
+
+
+def _told(said: dict[str, Any]) -> bool:
+    """Tell whether a clerk could do it."""
+    return bool(said) and "error" not in said

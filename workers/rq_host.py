@@ -113,12 +113,20 @@ class RQHost:
         finally:
             if agent.state.phase is Phase.OVER:
                 guardian.tell("over")
-                if self._estate and agent.state.proved:
-                    self._estate.remove()
+                self._leave_estate()
             containment.close()
             await ledger.close()
             self._outlet.drain(FLUSH_S)
         return self._code()
+
+    def _leave_estate(self) -> None:
+        """Leave nothing to the next agent on this host, or what RQ could not be told."""
+        if self._estate and self.agent.state.proved:
+            if self.crew.settled:
+                self._estate.remove()
+            else:
+                rq = {**self._estate.watch["rq"], "gone": True}
+                estate.declare({**self._estate.watch, "rq": rq}, keepers=(os.getpid(), os.getppid()))
 
     def _elsewhere(self, request: ShutdownRequest) -> None:
         self.shares.hear(request)
@@ -199,7 +207,7 @@ class RQHost:
     def _code(self) -> int:
         if self.crew.refused:
             return USAGE
-        return OK if self.agent.state.proved else INCOMPLETE
+        return OK if self.agent.state.proved and self.crew.settled else INCOMPLETE
 
     # -- facts for others ----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.harness import WAIT_S, until
-from tests.rq.fleet import gone
+from tests.rq.fleet import gone, kill_pid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.rq.fleet import Fleet, Host
     from tests.rq.outage import Outage
 
+INCOMPLETE = 5
 OUTAGE_S = 12.0  # longer than what redis-py tries by itself
 QUICK = ("--job-monitoring-interval", "2")  # a heartbeat is due in the outage
 WAYS = ["paused", "killed"]
@@ -75,17 +76,43 @@ def test_a_job_goes_on_through_an_outage(shaky: Fleet, outage: Outage, way: str)
 
 
 def test_a_host_that_stops_in_an_outage_ends_in_time(shaky: Fleet, outage: Outage) -> None:
-    """Neither an idle worker nor a busy one hangs on Redis when the host stops; nothing runs afterwards."""
+    """Neither an idle worker nor a busy one hangs on Redis when the host stops; nothing runs afterwards.
+
+    RQ could not be told: the exit code says so, and the next agent on the machine does it.
+    """
     host = shaky.up("coord", n=2, options=("--grace", "1s", "--kill-wait", "1s"))
     shaky.enqueue("with_daemon", "setsid", "deaf")
     (note,) = until(lambda: shaky.diary.entries("daemon"), "the job")
     outage.kill()
     began_s = time.monotonic()
     host.signal()
-    host.end()
+    assert host.end() == [INCOMPLETE]
     assert time.monotonic() - began_s < WAIT_S
     assert gone(note["daemon"])
     assert shaky.left() == {}
     outage.start()
-    # nobody could write down what became of the job: it is RQ's to find that nobody works on it
     assert shaky.faults(at_rest=False) == {}
+    shaky.up("coord", host="b")  # on the same machine
+    until(lambda: len(shaky.diary.entries("began")) == 2, "the job to be put back, and run")
+    assert not shaky.diary.entries("twice")
+    shaky.hosts[-1].stop()
+    assert shaky.faults() == {}
+
+
+def test_a_worker_that_dies_in_an_outage_is_seen_to_after_it(shaky: Fleet, outage: Outage) -> None:
+    """Nothing of its job runs on meanwhile; when Redis is back, RQ is told, and another worker takes its place."""
+    host = shaky.up("coord", options=("--grace", "1s"))
+    job = shaky.enqueue("with_daemon", "setsid")
+    (note,) = until(lambda: shaky.diary.entries("daemon"), "the job")
+    shaky.settled("the job to be started", lambda state: state.counts() == {"started": 1})
+    (worker,) = shaky.worker_pids("a")
+    outage.kill()
+    kill_pid(worker)
+    until(lambda: gone(note["pid"]) and gone(note["daemon"]), "all of the job to be gone")
+    time.sleep(OUTAGE_S)  # an outage is a length of time
+    outage.start()
+    shaky.settled("the job to be failed", lambda state: state.status[job.id] == "failed")
+    other = shaky.enqueue("tiny")
+    shaky.settled("the next one", lambda state: state.status[other.id] == "finished")
+    assert host.stop() == [0]
+    assert shaky.faults() == {}
