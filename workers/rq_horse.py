@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rq.job import Job, JobStatus
 
 from coord.child import Stopped
+from coord.rq.meta import JOB_ID, ON_FAILURE
 from coord.sigterm import Leave, Left, bell, raise_on_sigterm
 from workers.prctl import set_parent_death_signal
 from workers.rq_take import Hosting, TakingWorker
@@ -36,8 +37,6 @@ STOPPED = 143  # the exit code that leaves the outcome to the worker
 LINES_MAX = 20
 LINE_MAX = 500
 LABEL_MAX = 75
-COORD_JOB_ID = "coord_job_id"  # in an RQ job's meta: which job of ours it belongs to
-ON_FAILURE = "coord_on_failure"
 
 
 class Horse:
@@ -259,7 +258,7 @@ def surroundings(hosting: Hosting, job: Job) -> dict[str, str]:
 
 def job_id_of(job: Job) -> str | None:
     """Give the id of the job of ours that an RQ job belongs to."""
-    found = meta_of(job).get(COORD_JOB_ID)
+    found = meta_of(job).get(JOB_ID)
     return found if isinstance(found, str) else None
 
 

@@ -20,6 +20,7 @@ from rq.suspension import is_suspended
 from rq.worker.base import WorkerStatus
 from rq.worker.worker_classes import Worker
 
+from coord.rq.where import hand_key
 from workers.rq_hands import Hands, Place, Taken, WakeUp
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 BLOCK_S = 30.0  # how long a hosted worker waits for jobs in one go
 PAUSE_S = 1.0
-HAND = "coord:rq:hand:{worker}:{queue}"
 ENDINGS = (signal.SIGTERM, signal.SIGINT)
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
 
@@ -106,7 +106,7 @@ class TakingWorker(Worker):
     def places(self) -> list[Place]:
         """Give the keys of each queue, in order: with a hand of our own; alone, with RQ's list of what may be stuck."""
         if self.hosting:
-            return [Place(queue.key, HAND.format(worker=self.name, queue=queue.name)) for queue in self._ordered_queues]
+            return [Place(queue.key, hand_key(self.name, queue.name)) for queue in self._ordered_queues]
         return [
             Place(queue.key, IntermediateQueue.get_intermediate_queue_key(queue.key)) for queue in self._ordered_queues
         ]

@@ -24,6 +24,7 @@ from rq.worker.base import WorkerStatus
 from coord.rq.cancel import cancel
 from coord.rq.dead import put_lost_hands_back
 from coord.rq.members import look
+from coord.rq.where import WORKERS
 from workers.rq_commands import CommandedWorker
 from workers.rq_ending import Ending, requeue
 from workers.rq_horse import about
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from rq.queue import Queue
 
 OUTAGE_S = 120  # how much longer than by RQ an execution of ours counts as alive without a heartbeat
-WORKERS_KEY = "coord:rq:workers"
 
 
 class CoordWorker(CommandedWorker):
@@ -76,7 +76,7 @@ class CoordWorker(CommandedWorker):
         """Register with RQ, then as one of ours: who is one of ours and not in RQ has been dead for long."""
         super().register_birth()
         if self.hosting:
-            self.connection.sadd(WORKERS_KEY, self.name)
+            self.connection.sadd(WORKERS, self.name)
 
     def register_death(self) -> None:
         """Put back what is in our hands, and leave."""
@@ -84,7 +84,7 @@ class CoordWorker(CommandedWorker):
             self.hands.empty(self.places())
         super().register_death()
         if self.hosting:
-            self.connection.srem(WORKERS_KEY, self.name)
+            self.connection.srem(WORKERS, self.name)
 
     def run_maintenance_tasks(self) -> None:
         """See to what others left, as RQ's workers do; and to what is in hands, of which RQ does not know."""
