@@ -1,6 +1,6 @@
 """The clerk: speaks RQ for an agent, which never imports it. A short-lived process with one duty.
 
-Reads one JSON object from stdin, `{"do": "sweep", "settle" or "tidy", ...}` (see `coord.rq.duties`), and prints one
+Reads one JSON object from stdin, `{"do": "sweep" or "settle", ...}` (see `coord.rq.duties`), and prints one
 line of JSON: what came of it; or `{"error": ..., "exit_code": ...}`, with which it then ends.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from coord.errors import OK, CoordError
 from coord.rq import duties
 
-DUTIES = {"sweep": duties.sweep, "settle": duties.settle, "tidy": duties.tidy}
+DUTIES = {"sweep": duties.sweep, "settle": duties.settle}
 
 
 def main() -> int:

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 FLUSH_S = 1.0
-TIDY_S = 300.0
 SETTLE_S = 5.0  # how long the last clerk may take
 
 
@@ -137,7 +136,7 @@ class RQHost:
             info=self.info,
             manner=self.order.manner,
             log=self.log,
-            works=lambda: [self.shares.keep(), self.shares.send(), self._tidy()],
+            works=lambda: [self.shares.keep(), self.shares.send()],
             elsewhere=self._elsewhere,
             wind_up=lambda: self.wind_up(None),
         )
@@ -186,12 +185,6 @@ class RQHost:
 
     def _drain_words(self) -> str:
         return f"{self._signalled[0].name} reached `coord worker` on host {self._settings.host}"
-
-    async def _tidy(self) -> None:
-        """Have what hosts took that never came back put back, now and then."""
-        while True:
-            await asyncio.sleep(TIDY_S)
-            await self.clerks.do("tidy", SETTLE_S)
 
     async def _settle(self, ledger: AsyncLedger) -> None:
         """See to what RQ still has of workers that were killed, and leave every job."""

@@ -13,7 +13,6 @@ from coord.ledger import Ledger
 from coord.record import RETAIN_S, Record
 from coord.redis_errors import mapped
 from coord.render.text import fenced_words
-from coord.rq.dead import put_lost_hands_back
 from coord.rq.meta import JOB_ID, text_in_meta
 from coord.rq.settle import Settle
 from coord.rq.sweep import Sweep
@@ -58,19 +57,6 @@ def settle(what: dict[str, Any]) -> dict[str, Any]:
         if ledger:
             ledger.close()
     return asdict(settled)
-
-
-def tidy(what: dict[str, Any]) -> dict[str, Any]:
-    """Put back what workers had taken that RQ has not heard from for so long that it forgot them: `rq_url`, `config`.
-
-    For hosts that never come back; nothing of it had begun.
-    """
-    connection = connect(what.get("rq_url"), what.get("config"))
-    try:
-        with mapped(shown_url(connection)):
-            return {"put_back": put_lost_hands_back(connection)}
-    finally:
-        connection.close()
 
 
 class _Fences:

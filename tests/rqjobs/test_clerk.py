@@ -83,18 +83,6 @@ def test_clerk_says_what_is_wrong(yard: Yard, config: str | None) -> None:
     assert (config or "/no/such.sock") in answer["error"]
 
 
-def test_clerk_puts_back_what_lost_hosts_had(yard: Yard) -> None:
-    """What a host that never comes back had taken and not begun goes back; what live workers have stays with them."""
-    jobs = yard.put_many(3)
-    lost, alive = yard.worker("a-1-x-1"), yard.worker("b-1-x-1")
-    lost.take()
-    alive.take()
-    yard.redis.delete("rq:worker:a-1-x-1")
-    code, line = said("workers.rq_clerk", {"do": "tidy", "rq_url": yard.url})
-    assert (code, json.loads(line)) == (OK, {"put_back": 1})
-    assert yard.queue.get_job_ids() == [jobs[0].id, jobs[2].id]
-
-
 def told(yard: Yard, proof: str | None, **rq: Any) -> int:
     """Scenario: a guardian has stopped what a dead agent of RQ workers left, and says so; gives the exit code."""
     watch = {

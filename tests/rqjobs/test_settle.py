@@ -11,6 +11,7 @@ from rq.job import Job
 from rq.rate_limit import RateLimit
 
 from coord.rq import settle as settle_module
+from coord.rq.dead import put_lost_hands_back
 from coord.rq.where import WORKERS, hand_key
 
 if TYPE_CHECKING:
@@ -253,3 +254,14 @@ def test_other_queues_and_serializers(yard: Yard) -> None:
     assert low.get_job_ids() == [job.id]
     found = Job.fetch(job.id, connection=yard.redis, serializer=low.serializer)
     assert (found.args, found.meta["mine"]) == ([1], 1)
+
+
+def test_what_lost_hosts_had_goes_back(yard: Yard) -> None:
+    """What a host that never comes back had taken and not begun goes back; what live workers have stays with them."""
+    jobs = yard.put_many(3)
+    lost, alive = yard.worker("a-1-x-1"), yard.worker("b-1-x-1")
+    lost.take()
+    alive.take()
+    yard.redis.delete("rq:worker:a-1-x-1")
+    assert put_lost_hands_back(yard.redis) == 1
+    assert yard.queue.get_job_ids() == [jobs[0].id, jobs[2].id]
