@@ -14,8 +14,9 @@ help: ## list the recipes
 demo: $(INSTALLED) ## stop a real batch pipeline on three hosts, and prove that nothing is left
 	@$(BIN)/python compose/pipeline/demo.py
 
+# most tests wait for something: three at a time take half the time on two processors
 test: $(INSTALLED) ## run the tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 rq-suite: $(INSTALLED) ## run RQ's own tests with our worker (as root; ARGS="--class stock" for RQ's)
 	$(BIN)/python -m tests.rq_suite $(ARGS)

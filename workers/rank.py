@@ -59,6 +59,7 @@ class Rank:
             os.setsid()  # the terminal's Ctrl-C comes to the program alone, which has its ranks stopped in order
         os.environ.update(self.environment)
         signal.set_wakeup_fd(-1)  # a forked rank has the program's
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops one that came to the group before it was left: POSIX
         signal.signal(signal.SIGINT, signal.default_int_handler)
         stop.raises_exit()
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)

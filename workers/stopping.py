@@ -199,6 +199,8 @@ def _known(state: State, found: Iterable[Found]) -> State:
             new[each.key] = Process(each)
         elif each.child and not known.found.child:  # a look was faster than who started it
             new[each.key] = replace(known, found=each)
+        elif each.label and not known.found.label:
+            new[each.key] = replace(known, found=replace(known.found, label=each.label))
     return replace(state, processes={**state.processes, **new}) if new else state
 
 

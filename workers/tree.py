@@ -163,6 +163,7 @@ class Tree:
             label = labels[stat.pid] = self._belongs.get(stat.key) or self._label_of(stat, labels)
             orphan = stat.ppid not in inside
             if stat.key in self._handles:
+                self._belongs[stat.key] = label  # a look may have been faster than who starts the child
                 found.append(Found(stat.key, label, "", orphan=orphan))
                 continue
             try:

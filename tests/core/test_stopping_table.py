@@ -97,6 +97,16 @@ def test_a_child_that_was_found_before_it_was_adopted_is_one() -> None:
     assert state.children == (A,)
 
 
+def test_a_label_that_was_not_known_at_first_is_taken_later() -> None:
+    """A look can be faster than who starts the child: what the child has started by then gets its label with the next."""
+    unnamed = replace(helper(B), label="")
+    state, _ = step(State(PLAN), Seen((unnamed,), complete=True), 0.0)
+    state, _ = step(state, Seen((replace(helper(B), label="rank3"),), complete=True), 1.0)
+    assert state.processes[B].found.label == "rank3"
+    state, _ = step(state, Seen((unnamed,), complete=True), 2.0)
+    assert state.processes[B].found.label == "rank3"
+
+
 def test_a_hundred_hold_outs_share_one_deadline() -> None:
     """A hundred hold-outs take one grace, not a hundred."""
     keys = tuple((pid, 1) for pid in range(100, 200))

@@ -32,7 +32,8 @@ def nobody(_handle: Handle) -> None:
 @pytest.fixture
 def tree() -> Iterator[Tree]:
     """A tree of this test process; it makes the process a subreaper, as an agent is one."""
-    tree = Tree(Subreaper(), nobody, nobody)
+    others = {stat.pid for stat in proc.descendants(os.getpid())}  # of tests before
+    tree = Tree(Subreaper(spare=others), nobody, nobody)
     yield tree
     until(lambda: kill_all(tree), "the tree to be empty")
     tree.close()

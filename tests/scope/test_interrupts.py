@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness import until
 from tests.scope.conftest import UNCHANGED
+from tests.script import outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,3 +111,20 @@ def test_a_stop_while_ranks_are_started(program: Callable[..., Program], lab: La
     assert run.ended["error"] == "JobStopped"
     assert run.until("traces")[0].keys() == UNCHANGED
     assert run.end().code == 0
+
+
+@pytest.mark.parametrize("guard", ["", "signal.SIG_IGN = signal.default_int_handler"])
+def test_a_ctrl_c_that_came_before_it_was_a_rank_is_dropped(guard: str) -> None:
+    """A forked rank is of the terminal's group for a moment. Kept, the signal would end it with a traceback."""
+    script = f"""
+import socket
+from workers.rank import Rank
+{guard}
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+signal.raise_signal(signal.SIGINT)
+try:
+    Rank({{}}, socket.socket(), frozenset(), None)._settle_in()
+except KeyboardInterrupt:
+    say("interrupted")
+"""
+    assert outcome(script) == (["interrupted"] if guard else [], 0)
