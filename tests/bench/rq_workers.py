@@ -111,6 +111,7 @@ class Workers:
 
     def start_ms(self) -> float:
         """Give the time from the call that enqueues a job to its function's first line."""
+        time.sleep(QUIET_S)
         began_s = time.monotonic()
         job = self.enqueue("began")
         self.wait_for(job, "finished")
@@ -167,12 +168,16 @@ def measure_rq(site: Site, connection: redis.Redis, *, runs: int, progress: Call
         both = [Workers(name, site, connection) for name in (COORD, STOCK)]
         for each in both:
             stack.enter_context(each.running())
+        # starts first: after a stop coord goes on for a while, to see that nothing of the job comes late
         for run in range(runs):
-            progress(f"RQ jobs: run {run + 1} of {runs}")
+            progress(f"start RQ jobs: run {run + 1} of {runs}")
+            for each in both if run % 2 else both[::-1]:
+                figures.starts_ms.setdefault(each.name, []).append(each.start_ms())
+                figures.many_ms.setdefault(each.name, []).append(each.many_ms())
+        for run in range(runs):
+            progress(f"stop RQ jobs: run {run + 1} of {runs}")
             for each in both if run % 2 else both[::-1]:
                 for daemon in (False, True):
                     mark = f"{site.token}.rq.{run}.{daemon}.{each.queue.name}"
                     figures.stops.setdefault((each.name, daemon), []).append(each.stop(mark, daemon=daemon))
-                figures.starts_ms.setdefault(each.name, []).append(each.start_ms())
-                figures.many_ms.setdefault(each.name, []).append(each.many_ms())
     return figures
