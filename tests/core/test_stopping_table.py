@@ -98,7 +98,7 @@ def test_a_child_that_was_found_before_it_was_adopted_is_one() -> None:
 
 
 def test_a_label_that_was_not_known_at_first_is_taken_later() -> None:
-    """A look can be faster than who starts the child: what the child has started by then gets its label with the next."""
+    """A look can be faster than who starts the child: what it has started by then gets its label with the next."""
     unnamed = replace(helper(B), label="")
     state, _ = step(State(PLAN), Seen((unnamed,), complete=True), 0.0)
     state, _ = step(state, Seen((replace(helper(B), label="rank3"),), complete=True), 1.0)
