@@ -45,6 +45,7 @@ class Crew:
         self._loop = asyncio.get_running_loop()
         self.refused = False
         self.settled = True
+        self.put_back = 0  # RQ jobs, by workers and clerks, at the end
         self.draining = False
 
     # -- starting and replacing ----------------------------------------------------------------------------------------
@@ -176,7 +177,11 @@ class Crew:
         names = self._dead + [slot.name for slot in self._slots.values() if slot.bye is None and slot.up]
         if names:
             words = f"Its host {self._ground.info.host} was stopped"
-            self.settled = _told(await self._settle(names, self._ground.order.ends_as, words, within_s))
+            self.settled = False  # it may take too long
+            said = await self._settle(names, self._ground.order.ends_as, words, within_s)
+            self.settled = _told(said)
+            self.put_back = int(said.get("requeued", 0))
+        self.put_back += self._hearing.requeued
         return self._hearing.requeued
 
     async def _settle(self, names: list[str], ends_as: str, words: str, within_s: float) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from coord.logs import logger
 from coord.messages import COMMAND_MAX, AgentInfo, Cause, clip
 from coord.plan import Plan
 from coord.record import Record
+from coord.render.text import plural
 from workers import estate, sweep
 from workers.containment import Subreaper, contain
 from workers.link import guardian
@@ -116,6 +117,9 @@ class RQHost:
             containment.close()
             await ledger.close()
             self._outlet.drain(FLUSH_S)
+        if not self.crew.refused:
+            self._outlet.say(self._last_words())
+            self._outlet.drain(FLUSH_S)
         return self._code()
 
     def _leave_estate(self) -> None:
@@ -196,6 +200,16 @@ class RQHost:
                 await self.shares.over()
                 if self._sweeps:
                     await asyncio.wait(self._sweeps.values())
+
+    def _last_words(self) -> str:
+        """Tell the person at this terminal how it ended."""
+        why = f"stopped by {self._signalled[0].name}" if self._signalled else "the workers have ended"
+        put_back = f"; {plural(self.crew.put_back, 'RQ job')} put back" if self.crew.put_back else ""
+        if not self.agent.state.proved:
+            return f"{why}{put_back}; not all of it is gone: see `coord status --job-id {self.record.job_id}`"
+        if not self.crew.settled:
+            return f"{why}{put_back}; RQ could not be told: the next `coord worker` on this host sees to it"
+        return f"{why}{put_back}; nothing is left"
 
     def _code(self) -> int:
         if self.crew.refused:
