@@ -36,6 +36,7 @@ def test_what_runs_is_put_back_to_the_front(fleet: Fleet) -> None:
     fleet.settled("it to be started", lambda state: state.counts() == {"started": 1})
     waiting = fleet.enqueue("tiny")
     assert host.stop() == [0]
+    assert host.said.endswith("coord: stopped by SIGTERM; 1 RQ job put back; nothing is left\n")
     assert fleet.connection.lrange("rq:queue:default", 0, -1) == [job.id, waiting.id]
     assert fleet.faults() == {}
     assert fleet.fetch(job.id).retries_left == 1
