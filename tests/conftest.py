@@ -9,9 +9,17 @@ import pytest
 
 from coord.ledger import Ledger
 from tests.harness import Lab, private_server
+from workers.prctl import stop_being_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _orphans_are_nobodys() -> Iterator[None]:
+    """A test that made its own process a subreaper is the only one that gets orphans."""
+    yield
+    stop_being_subreaper()
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,7 @@ def test_an_empty_tree_is_said_to_be_empty_only_after_two_looks(tree: Tree, monk
     pid = start("/bin/sleep", "60")
     real, missed = proc.descendants, [True]
     monkeypatch.setattr(
-        "workers.containment.descendants", lambda root, _: [] if missed and missed.pop() else real(root)
+        "workers.containment.descendants", lambda root, spare: [] if missed and missed.pop() else real(root, spare)
     )
     assert [found.key[0] for found in tree.look().found] == [pid], "the second look finds what the first one missed"
 

@@ -28,7 +28,7 @@ def rank(number):
         os.system(f"(setsid env -i sleep {sys.argv[3]} &)")  # gets away from parent, session and environment
     if number == 2:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print("ready", flush=True)
+    os.write(1, b"ready\\n")  # two say it at a time
     time.sleep(600)
 
 if __name__ == "__main__":
