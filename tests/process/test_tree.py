@@ -229,8 +229,9 @@ def test_helpers_of_ours_do_not_count(tree: Tree) -> None:
     """A process that tells the record, while a guardian takes over, is none of the job's; everybody else counts."""
     assert isinstance(tree._containment, Subreaper)
     helper = start("/bin/sleep", "60")
-    tree._containment._spare = {helper}
+    others = tree._containment._spare
+    tree._containment._spare = {*others, helper}
     assert tree.look().complete
     job = start("/bin/sleep", "60")
     assert [found.key[0] for found in tree.look().found] == [job]
-    tree._containment._spare = ()
+    tree._containment._spare = others

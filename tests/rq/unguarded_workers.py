@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from rq.utils import as_text
 from rq.worker.worker_classes import Worker
 
 from coord.child import Stopped
@@ -43,16 +44,20 @@ class NoSubreaper(CoordWorker):
         super().register_birth()
 
 
+POP_S = 20
+
+
 class NoHands(CoordWorker):
     """Jobs are taken as RQ takes them from several queues: popped, and nowhere until they are executed."""
 
     def _take(self, timeout_s: float | None) -> tuple[Job, Queue] | None:
-        for queue in self.queues:
-            while (job_id := queue.pop_job_id()) is not None:
-                job = queue.fetch_job(job_id)
-                if job:
-                    return job, queue
-        return super()._take(timeout_s)
+        queues = {queue.key: queue for queue in self.queues}
+        popped: Any = self.connection.blpop(list(queues), POP_S)
+        if popped is None:
+            return super()._take(timeout_s)
+        queue = queues[as_text(popped[0])]
+        job = queue.fetch_job(as_text(popped[1]))
+        return (job, queue) if job else None
 
 
 class Impatient(CoordWorker):
