@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Self
 
 from coord import control
 from coord.blocking import Blocking, each, finished
+from coord.connect import RETRIES
 from coord.embedded import ensure
 from coord.errors import UsageError
 from coord.keys import check_job_id
-from coord.ledger import RETRIES, AsyncLedger, Ledger
+from coord.ledger import AsyncLedger, Ledger
 from coord.messages import Cause, ShutdownRequest, one_line
 from coord.on_rq import OnRq
 from coord.plan import Plan, wished

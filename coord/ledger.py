@@ -1,7 +1,7 @@
 """The record in Redis: runs the calls of `record`, reads events, listens. The only file that speaks to Redis.
 
 Two doors to the same calls: `Ledger` blocks (commands), `AsyncLedger` does not (agents, asyncio programs). Redis'
-errors become ours here and nowhere else. Neither retries for long: who calls knows how long it may wait.
+errors become ours here and nowhere else; `connect` opens the connections.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.retry import Retry
 
+from coord import connect
+from coord.connect import ANSWER_TIMEOUT_S
 from coord.decode import MessageError
 from coord.errors import CoordError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
 
     from coord.record import Call, Record
 
-CONNECT_TIMEOUT_S = 3.0
-ANSWER_TIMEOUT_S = 5.0
-RETRIES = 2
 EVENTS_PER_READ = 1000
 RQ_JOBS_PER_READ = 1000
 
@@ -47,7 +42,7 @@ class Ledger:
         """Connect; or use a connection that there is, of which `url` is only what is said of it."""
         self._url = url
         with mapped(url):
-            self._redis = connection or redis.Redis.from_url(url, retry=Retry(_backoff(), RETRIES), **_timeouts())
+            self._redis = connection or connect.blocking(url)
 
     def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
@@ -106,11 +101,8 @@ class AsyncLedger:
     def __init__(self, url: str, *, retries: int = 0) -> None:
         self._url = url
         with mapped(url):
-            self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(_backoff(), retries), **_timeouts())
-            # The ear may wait for ever; a dead one is found by the beat.
-            self._ear = redis.asyncio.Redis.from_url(
-                url, retry=AsyncRetry(NoBackoff(), 0), **{**_timeouts(), "socket_timeout": None}
-            )
+            self._redis = connect.waiting(url, retries)
+            self._ear = connect.ear(url)
 
     async def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
@@ -187,18 +179,6 @@ def _decoded(call: Call[T], reply: Any) -> T:
         return call.decode(reply)
     except MessageError as error:
         raise CoordError(f"the record has something in {call.keys[0]} that this coord can't read: {error}") from error
-
-
-def _backoff() -> ExponentialBackoff:
-    return ExponentialBackoff(cap=0.5, base=0.05)
-
-
-def _timeouts() -> dict[str, Any]:
-    return {
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "socket_timeout": ANSWER_TIMEOUT_S,
-        "client_name": "coord",
-    }
 
 
 def script_text(name: str) -> str:

@@ -17,8 +17,8 @@ from rq.queue import Queue
 from rq.utils import as_text
 from rq.worker.worker_classes import Worker
 
+from coord.connect import CONNECT_TIMEOUT_S, RETRIES
 from coord.errors import UsageError
-from coord.ledger import CONNECT_TIMEOUT_S, RETRIES
 from coord.redis_errors import mapped
 
 if TYPE_CHECKING:
