@@ -144,14 +144,14 @@ class Sweep:
         waiting = {each.id: each for each in members.values() if each.status in WAITING}
         self._left = {each.id: None for each in members.values() if each.status is JobStatus.STARTED}
         self._left |= dict.fromkeys(waiting) | {each.rq_job: each for each in executions}
-        for execution in foreign(executions, hosted):
+        self._waited |= waiting.keys()
+        for each in cancel(self.connection, self._in_order(waiting, held), self._renew):
+            del self._left[each]
+        for execution in foreign(executions, hosted):  # after that: a plain worker that is free takes the next
             self._foreign[execution.id] = execution
             tell(self.connection, execution, members[execution.rq_job])
             if not execution.alive:
                 self._left.pop(execution.rq_job, None)  # its worker is dead: there is nothing to wait for
-        self._waited |= waiting.keys()
-        for each in cancel(self.connection, self._in_order(waiting, held), self._renew):
-            del self._left[each]
         self._known |= members
 
     def _members(self, *, deep: bool) -> dict[str, Member]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,9 @@ def test_a_signal_never_cuts_off_what_rq_records(server: str, tmp_path: Path, *,
         forked = site.agent.begun(path)
         until(lambda: "callback" in path.read_text(), "the callback to run")
         site.agent.stop(forked["execution"], "stopped")
-        for _ in range(3):
-            site.agent.signal(forked["pid"])
+        with nullcontext() if guarded else suppress(ProcessLookupError):  # without the guard the first may do
+            for _ in range(3):
+                site.agent.signal(forked["pid"])
         time.sleep(0.1 if guarded else 0)  # time for what must not happen
         (tmp_path / f"{path.name}.gate").touch()
         site.agent.hear("ended")

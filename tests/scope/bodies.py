@@ -168,8 +168,11 @@ def again(scope: JobScope, way: str) -> None:
             case "popen":
                 scope.popen([sys.executable, "-c", "from tests.scope.ranks import brief; brief()"])
             case "adopt":
-                with subprocess.Popen(["sleep", "0"]) as other:
-                    scope.adopt(other)
+                with subprocess.Popen(["sleep", "1000"]) as other:
+                    try:
+                        scope.adopt(other)
+                    finally:
+                        other.kill()
             case "join":
                 scope.join()
     except CoordError as error:
