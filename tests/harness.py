@@ -174,8 +174,14 @@ def surroundings() -> dict[str, str]:
 
 
 def leftovers(token: str) -> dict[int, str]:
-    """Give pid -> command of every live process whose environment holds the token."""
-    return {pid: _command(pid) for pid in _pids() if _marked(pid, token) and not _dead(pid)}
+    """Give pid -> command of every live process whose environment holds the token.
+
+    Nobody is there when two looks find nobody: one that forks and leaves during a look can be missed by it.
+    """
+    for _ in range(2):
+        if found := {pid: _command(pid) for pid in _pids() if _marked(pid, token) and not _dead(pid)}:
+            return found
+    return {}
 
 
 def leftovers_in(folder: str) -> list[int]:
