@@ -12,9 +12,9 @@ import redis
 
 from coord.ledger import Ledger
 from tests.harness import Lab
+from tests.outage import Outage
 from tests.record.servers import raw, serving
 from tests.rq.fleet import Fleet
-from tests.rq.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

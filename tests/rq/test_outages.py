@@ -13,8 +13,8 @@ from tests.rq.fleet import gone, kill_pid
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.outage import Outage
     from tests.rq.fleet import Fleet, Host
-    from tests.rq.outage import Outage
 
 INCOMPLETE = 5
 OUTAGE_S = 12.0  # longer than what redis-py tries by itself

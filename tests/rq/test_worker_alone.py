@@ -19,7 +19,7 @@ from rq.worker import Worker
 
 from tests.harness import MARK, kill, leftovers, surroundings, until
 from tests.rq.agent_end import HERE
-from tests.rq.strait import Strait
+from tests.strait import Strait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness import until
 from tests.rq.agent_end import hosted
-from tests.rq.strait import Strait
+from tests.strait import Strait
 
 if TYPE_CHECKING:
     from tests.rq.agent_end import Site
