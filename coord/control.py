@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from coord.errors import CoordError, NoSuchJobError
-from coord.record import LEASE_S, Call, Record
+from coord.record import BEAT_S, LEASE_S, Call, Record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MARGIN_S = 5.0  # for reports on their way, after the plan and a lease have passed
 SHORTEN_TRIES = 20  # each one lost means that somebody else made the request more urgent
 FOLLOW_S = 0.5  # look again at least this often
+SILENCE_S = 2 * BEAT_S  # who could not look for longer can't tell whether Redis was away
 
 T = TypeVar("T")
 
@@ -67,6 +68,17 @@ class Sweeping(Protocol):
 
     def close(self) -> None:
         """Break it off."""
+
+
+class Watch:
+    """Knows whether its owner could see Redis all the time."""
+
+    _seen_s: float | None = None
+
+    def was_away(self) -> bool:
+        """Tell whether there was a gap since the last time this was asked."""
+        before_s, self._seen_s = self._seen_s, time.monotonic()
+        return before_s is None or self._seen_s - before_s > SILENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +132,14 @@ async def follow(
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
     snapshot, seen = await status(door, record), "0"
     sweeping = rq.beside(record)
+    watch = Watch()
     try:
         while True:
             sweeping.see(snapshot)
             events = await door.events(record, seen, 0.0 if snapshot.verdict else _wait_s(end_s))
             seen = events[-1].id if events else seen
             if snapshot.request and not snapshot.verdict:
-                await door.run(record.settle(snapshot.request.plan.total_s + LEASE_S + MARGIN_S))
+                await door.run(record.settle(_bound_s(snapshot.request), was_away=watch.was_away()))
             snapshot = await status(door, record)
             yield snapshot, [event for event in events if _concerns(event, snapshot)]
             if (snapshot.verdict and not events) or (end_s is not None and time.monotonic() >= end_s):
@@ -169,6 +182,10 @@ async def _shorten(
             return Requested("shortened", answer.request)
         existing = answer.request
     raise CoordError(f"job {record.job_id}'s request changes all the time", "Try again")
+
+
+def _bound_s(request: ShutdownRequest) -> float:
+    return request.plan.total_s + LEASE_S + MARGIN_S
 
 
 def _wait_s(end_s: float | None) -> float:

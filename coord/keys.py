@@ -27,15 +27,16 @@ def job_keys(job_id: str) -> tuple[str, ...]:
 
 
 JOB_KEYS = (
-    # hash: created_us, longest waits; then request, plan, requested_us, rev, first_failure; then verdict; with RQ jobs:
-    # rq (1: they are to be swept), rq_due_us and rq_by (until when, and who does it), rq_lost, rq_unproved and its
-    # count, and how many were rq_canceled, rq_stopped, rq_requeued
+    # hash: created_us, longest waits, patience_us (until then nobody is given up); then request, plan, requested_us,
+    # rev, first_failure; then verdict; with RQ jobs: rq (1: they are to be swept), rq_due_us and rq_by (until when, and
+    # who does it), rq_lost, rq_unproved and its count, and how many were rq_canceled, rq_stopped, rq_requeued
     "job",
     "agents",  # hash agent id -> AgentInfo JSON; `join` writes it
     "reports",  # hash agent id -> AgentReport JSON with its timings; `report` writes it
     "leases",  # zset agent id -> Redis time its lease ends, in us: who has to answer; `join`, `beat`, `report`
-    "lost",  # set of agent ids that did not answer; `settle` adds, a late `report` takes out
+    "lost",  # zset agent id -> Redis time it was given up; `settle`, `host_lost`; `join` or a late `report` takes out
     "left",  # zset agent id -> Redis time it left, in us; bounds what a job id that is used again and again keeps
+    "heard",  # zset agent id -> Redis time it was last heard, in us; `join`, `beat`, `report`, `enrol`
     "rq",  # hash RQ job id -> queue name: what of the job runs on RQ; `enlist` writes it, sweepers read it
     "events",  # stream, at most about 10,000 entries; every script that changes something adds one
 )

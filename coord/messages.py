@@ -90,7 +90,7 @@ class AgentInfo:
 
 @dataclass(frozen=True, slots=True)
 class FirstFailure:
-    """The failure that started the shutdown; `exit_code` or `signal` is set, never both."""
+    """The failure that started the shutdown; `exit_code` or `signal` is set; of a `lost` host neither."""
 
     agent_id: str
     host: str
@@ -100,6 +100,7 @@ class FirstFailure:
     signal: str | None
     stderr_tail: tuple[str, ...] = ()
     at_us: int = 0  # Redis time of the record
+    lost: bool = False  # its host: nobody has heard of the agent any more
 
 
 @dataclass(frozen=True, slots=True)

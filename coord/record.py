@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from coord.decode import MessageError
+from coord.decode import MessageError, decode_info
 from coord.keys import CONTROL_CHANNEL, job_keys
 from coord.messages import AgentInfo, AgentReport, FirstFailure, Outcome, ShutdownRequest, Unproved, dump, encode
 from coord.plan import Plan
@@ -42,11 +42,20 @@ class Call(Generic[T_co]):
 class Answer:
     """The record's word: `joined`, `fenced`, `unknown`, `created`, `exists`, `shortened` or `none`; and the request.
 
-    Of RQ jobs also `enlisted`, `claimed`, `taken`, `swept`.
+    Of leases `back`, `lost` with who is. Of RQ jobs also `enlisted`, `claimed`, `taken`, `swept`.
     """
 
     word: str
     request: ShutdownRequest | None
+    lost: Lost | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An agent of which nobody has heard for longer than its lease."""
+
+    info: AgentInfo
+    silent_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +135,28 @@ class Record:
         )
 
     def beat(self, agent_id: str, lease_s: float = LEASE_S) -> Call[Answer]:
-        """Renew the lease; `exists` with the request when the job has one, `unknown` when the record lost the agent."""
-        return self._call("beat", agent_id, _us(lease_s), decode=_answer)
+        """Renew the lease; `exists` with the request when the job has one.
 
-    def settle(self, bound_s: float, patience_s: float = PATIENCE_S) -> Call[None]:
+        `unknown` when the record lost the agent, `back` when it was given up: join again. `lost`: another one's lease
+        has ended, which is for any survivor to say (`host_lost`).
+        """
+        return self._call("beat", agent_id, _us(lease_s), decode=_beaten)
+
+    def host_lost(self, lost: Lost, wish: ShutdownRequest | None) -> Call[Answer]:
+        """Give up an agent whose lease has ended. `created` or `exists`: the job stops; no `wish`: it goes on, `lost`.
+
+        `none`: it has come back, or another survivor was faster.
+        """
+        body = wish.body() if wish else ""
+        return self._call("host_lost", lost.info.agent_id, encode(loss(lost)), body, DEFAULT_PLAN, decode=_answer)
+
+    def settle(self, bound_s: float, patience_s: float = PATIENCE_S, *, was_away: bool = False) -> Call[None]:
         """Declare lost who holds no live lease, and everybody once `bound_s` has passed since the request.
 
-        Not within `patience_s` of the request: leases may have run out while Redis was away.
+        Not within `patience_s` of the request, nor soon after nobody was heard for a while: leases may have run out
+        while Redis was away. `was_away`: the caller can't tell by itself, since it was not there all the time.
         """
-        return self._call("settle", _us(bound_s), _us(patience_s), decode=_nothing)
+        return self._call("settle", _us(bound_s), _us(patience_s), int(was_away), decode=_nothing)
 
     def fence(self) -> Call[Answer]:
         """`exists` with the request that forbids the job to start anything, or `none`. Changes and creates nothing."""
@@ -196,6 +218,12 @@ class Record:
         return Call(script, self._keys, (self._retain_s, CONTROL_CHANNEL, *args), decode)
 
 
+def loss(lost: Lost) -> FirstFailure:
+    """Give what a lost host is to its job: a failure of which nobody knows more."""
+    info = lost.info
+    return FirstFailure(info.agent_id, info.host, info.label, info.pid, None, None, lost=True)
+
+
 def _named(counts: dict[Outcome, int]) -> dict[str, int]:
     return {outcome.value: count for outcome, count in counts.items()}
 
@@ -210,6 +238,13 @@ def _answer(reply: Any) -> Answer:
     if fields and request is None:
         raise MessageError("the record has no request where it says it has one")
     return Answer(word.decode(), request)
+
+
+def _beaten(reply: Any) -> Answer:
+    if reply[0] != b"lost":
+        return _answer(reply)
+    _, info, silent_us = reply
+    return Answer("lost", None, Lost(decode_info(info), int(silent_us) / 1e6))
 
 
 def _word(reply: Any) -> str:

@@ -39,6 +39,8 @@ class Agent:
     report: AgentReport
     lease_left_s: float | None  # None: it left, or was declared lost
     left_us: int | None  # Redis time of its last word
+    last_heard_s: float | None = None  # Redis time that has passed since it was heard
+    answered: bool = False  # it said that it stops its processes, or has
 
     @property
     def state(self) -> AgentState:
@@ -139,19 +141,24 @@ def decode_snapshot(job_id: str, reply: Any) -> Snapshot | None:
 
 def _decode(job_id: str, reply: Any) -> Snapshot | None:
     now_us, *parts, lost, rq_jobs = reply
-    job, infos, reports, leases, left = (_pairs(part) for part in parts)
+    job, infos, reports, leases, left, heard = (_pairs(part) for part in parts)
     if not job:
         return None
     now = int(now_us)
-    agents = [
-        Agent(
-            decode_info(info),
-            _report(reports.get(agent_id), _left_s(leases.get(agent_id), now), lost=agent_id in lost),
-            _left_s(leases.get(agent_id), now),
-            int(float(left[agent_id])) if agent_id in left else None,
+    agents = []
+    for agent_id, info in infos.items():
+        said = decode_report(reports[agent_id]) if agent_id in reports else AgentReport(AgentState.RUNNING)
+        left_s = _left_s(leases.get(agent_id), now)
+        agents.append(
+            Agent(
+                info=decode_info(info),
+                report=_believed(said, left_s, lost=agent_id in lost),
+                lease_left_s=left_s,
+                left_us=int(float(left[agent_id])) if agent_id in left else None,
+                last_heard_s=max(0.0, -(_left_s(heard.get(agent_id), now) or 0.0)) if agent_id in heard else None,
+                answered=said.state is not AgentState.RUNNING,
+            )
         )
-        for agent_id, info in infos.items()
-    ]
     return Snapshot(
         job_id=job_id,
         now_us=now,
@@ -202,8 +209,7 @@ def _on_rq(job: dict[bytes, bytes], jobs: int) -> OnRq:
     )
 
 
-def _report(report: bytes | None, lease_left_s: float | None, *, lost: bool) -> AgentReport:
-    said = decode_report(report) if report else AgentReport(AgentState.RUNNING)
+def _believed(said: AgentReport, lease_left_s: float | None, *, lost: bool) -> AgentReport:
     expired = lease_left_s is not None and lease_left_s < 0
     if said.state is not AgentState.STOPPED and (lost or expired):
         return replace(said, state=AgentState.LOST)

@@ -5,10 +5,15 @@ Signals to processes never wait for Redis: reports leave through a queue of thei
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from coord.channel import Channel
+from coord.coordinator import new_request
+from coord.messages import Cause
+from coord.record import loss
+from coord.render.text import failure_words
 from workers.keeper import Keeper
 from workers.membership import Membership
 from workers.outbox import Outbox
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 
     from coord.ledger import AsyncLedger
     from coord.messages import AgentInfo, ShutdownRequest
-    from coord.record import Answer, Call, Record
+    from coord.record import Answer, Call, Lost, Record
     from workers.containment import Containment
     from workers.link import Link
     from workers.state import Process, State
@@ -33,10 +38,18 @@ REPORT_S = 10.0  # how long the last report may take when Redis is away; then th
 URGENT_S = 300.0  # and when other hosts have to be stopped: nobody else would tell them
 
 
+@dataclass(frozen=True, slots=True)
+class FailFast:
+    """A failure on one host stops the job on all: who acts, and what the record is told of a child that failed."""
+
+    by: str
+    failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]]
+
+
 class Agent(Keeper):
     """Use: `async with Agent(...) as agent` joins the job; then `adopt` children, then `await agent.over()`.
 
-    With `failed`, a child's failure stops all: here at once, elsewhere by the call that `failed(process)` makes.
+    With `fail_fast`, a child's failure stops all: here at once, elsewhere by the call that `failed(process)` makes.
     Raises RefusedError when the job is fenced, UnreachableError when Redis can't be used at the start.
     """
 
@@ -50,7 +63,7 @@ class Agent(Keeper):
         log: FilteringBoundLogger,
         containment: Containment,
         link: Link,
-        failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]] | None = None,
+        fail_fast: FailFast | None = None,
     ) -> None:
         super().__init__(
             info.agent_id,
@@ -58,21 +71,20 @@ class Agent(Keeper):
             log=log,
             containment=containment,
             link=link,
-            stop_on_failure=failed is not None,
+            stop_on_failure=fail_fast is not None,
         )
         self.info = info
         self.request: ShutdownRequest | None = None
         self.told = False  # the record has all that this agent had to tell
         self._record = record
-        self._failed = failed
+        self._fail_fast = fail_fast
         self._membership = Membership(
             ledger,
             record,
             info,
+            self,
             plan=manner.plan,
             log=log,
-            heard=self.hear,
-            rejoined=self.report,
             proof=containment.proof,
         )
         self._channel = Channel(ledger, self.hear, self._membership.beat, log)
@@ -140,6 +152,13 @@ class Agent(Keeper):
         """Tell the record what the processes are doing."""
         self._reporter.report()
 
+    def give_up(self, lost: Lost) -> Call[Answer]:
+        """Another agent's lease has ended: a rank whose host is lost is as missing as one that failed."""
+        if self._fail_fast is None:
+            return self._record.host_lost(lost, None)
+        wish = new_request(self.job_id, Cause.HOST_LOST, self._fail_fast.by, failure_words(loss(lost)))
+        return self._record.host_lost(lost, wish)
+
     def why(self) -> dict[str, str | None]:
         """Give what the children are told of the reason."""
         return {name: getattr(self.request, name, None) for name in ("id", "cause", "by", "reason")}
@@ -154,6 +173,6 @@ class Agent(Keeper):
 
     def failed(self, process: Process) -> None:
         """Have the job stopped on the other hosts."""
-        if self._failed:
+        if self._fail_fast:
             self._patience_s = URGENT_S
-            self._outbox.put(partial(self._failed, process))
+            self._outbox.put(partial(self._fail_fast.failed, process))

@@ -30,7 +30,7 @@ from coord.plan import Plan, format_duration
 from coord.record import Record
 from coord.render.text import failure_words
 from workers import estate, sweep
-from workers.agent import Agent
+from workers.agent import Agent, FailFast
 from workers.containment import Choice, contain
 from workers.ending import Ending
 from workers.handles import signal_number
@@ -122,7 +122,7 @@ class CommandRun:
             log=self._log,
             containment=containment,
             link=guardian,
-            failed=self._failed if self._order.stop_on_failure else None,
+            fail_fast=FailFast(self._settings.by, self._failed) if self._order.stop_on_failure else None,
         )
         try:
             await self._see_through(agent, url, containment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from coord.errors import CoordError, RefusedError, UnreachableError
 from coord.messages import AgentReport, AgentState
@@ -12,33 +12,44 @@ from coord.record import BEAT_S
 from coord.render.text import fenced_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from structlog.typing import FilteringBoundLogger
 
     from coord.channel import Channel
     from coord.ledger import AsyncLedger
     from coord.messages import AgentInfo, ShutdownRequest
     from coord.plan import Plan
-    from coord.record import Record
+    from coord.record import Answer, Call, Lost, Record
 
 SUBSCRIBE_S = 10.0
 TAKE_BACK_S = 2.0
+RETRY_S = 0.5  # a beat that failed is tried again soon: who is patient with us is not so for long
+
+
+class Owner(Protocol):
+    """Whose place it is."""
+
+    def hear(self, request: ShutdownRequest) -> None:
+        """The record has a request."""
+
+    def report(self) -> None:
+        """The record had lost us, and knows no more than that we are here."""
+
+    def give_up(self, lost: Lost) -> Call[Answer]:
+        """Another agent's lease has ended: give the call to make."""
 
 
 class Membership:
-    """One agent in one job. `heard(request)`: the record has one. `rejoined()`: the record had lost us."""
+    """One agent in one job."""
 
     def __init__(
         self,
         ledger: AsyncLedger,
         record: Record,
         info: AgentInfo,
+        owner: Owner,
         *,
         plan: Plan,
         log: FilteringBoundLogger,
-        heard: Callable[[ShutdownRequest], None],
-        rejoined: Callable[[], None],
         proof: str | None,
     ) -> None:
         self._ledger = ledger
@@ -46,8 +57,7 @@ class Membership:
         self._info = info
         self._plan = plan
         self._log = log
-        self._heard = heard
-        self._rejoined = rejoined
+        self._owner = owner
         self._proof = proof
         self.over = False  # nothing is left to keep a lease for
 
@@ -66,20 +76,30 @@ class Membership:
 
     async def keep(self) -> None:
         """Beat until cancelled."""
+        loop = asyncio.get_running_loop()
+        wait_s = BEAT_S
         while True:
-            await asyncio.sleep(BEAT_S)
-            with suppress(CoordError):  # the channel says that Redis is away; the next beat tries again
+            await asyncio.sleep(wait_s)
+            began_s, wait_s = loop.time(), RETRY_S
+            with suppress(CoordError):  # the channel says that Redis is away
                 await self.beat()
+                wait_s = max(RETRY_S, BEAT_S - (loop.time() - began_s))  # a slow answer must not make the next one late
 
     async def beat(self) -> None:
         """Renew the lease, and read what the record has; join again when it has lost us."""
         answer = await self._ledger.run(self._record.beat(self._info.agent_id))
-        if answer.word == "unknown" and not self.over:
-            self._log.warning("record.lost", hint="the server lost the job's record; joining again")
+        if answer.word in {"unknown", "back"} and not self.over:
+            if answer.word == "back":
+                self._log.warning("agent.back", hint="nobody had heard from here for too long; joining again")
+            else:
+                self._log.warning("record.lost", hint="the server lost the job's record; joining again")
             answer = await self._ledger.run(self._record.join(self._info, self._plan))
-            self._rejoined()
+            self._owner.report()
+        elif answer.lost:
+            self._log.warning("agent.lost", lost=answer.lost.info.agent_id, silent_s=round(answer.lost.silent_s, 1))
+            answer = await self._ledger.run(self._owner.give_up(answer.lost))
         if answer.request:
-            self._heard(answer.request)
+            self._owner.hear(answer.request)
 
     async def _take_back(self) -> None:
         """A join that was interrupted may have reached the record: say that nothing was started."""

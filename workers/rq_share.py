@@ -244,8 +244,10 @@ class Shares:
 
     async def _beat(self, share: Share) -> None:
         answer = await self._ledger.run(share.record.beat(self._info.agent_id))
-        if answer.word == "unknown" and share.request is None:
+        if answer.word in {"unknown", "back"} and share.request is None:
             await self._ledger.run(share.record.join(self._info, self._plan))
+        if answer.lost:  # RQ has other workers try again what it had
+            await self._ledger.run(share.record.host_lost(answer.lost, None))
         if answer.request:
             self.hear(answer.request)
         elif not share.running and self._loop.time() - share.idle_since_s > LINGER_S:

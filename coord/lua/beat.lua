@@ -1,13 +1,27 @@
--- An agent is alive. It learns whether its job has a request, so that even a silently dead subscription costs one beat.
+-- An agent is alive. It learns whether its job has a request, so that even a silently dead subscription costs one beat;
+-- and whether the lease of another agent has ended, so that any survivor finds a lost host.
 -- ARGV: agent id, lease_us.
--- Returns 'exists' with the request, {'none'}, or {'unknown'} when the record has lost this agent, and it has to join again.
+-- Returns 'exists' with the request; {'back'} when the agent was given up, and {'unknown'} when the record has lost it: it
+-- has to join again; {'lost', AgentInfo JSON, microseconds since it was heard}; or {'none'}.
 
 local agent_id, lease_us = unpack(ARGV, 3)
 
 local known = redis.call('ZSCORE', LEASES, agent_id)
+local given_up = redis.call('ZSCORE', LOST, agent_id)
+if known or given_up then
+  hear(agent_id)
+end
 redis.call('ZADD', LEASES, 'XX', int(NOW_US + lease_us), agent_id)
 touch()
 if fenced() then
   return request('exists')
 end
-return {known and 'none' or 'unknown'}
+if not known then
+  return {given_up and 'back' or 'unknown'}
+end
+local lost = redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(NOW_US), 'LIMIT', 0, 1)[1]
+local info = lost and lost ~= agent_id and redis.call('HGET', AGENTS, lost)
+if info and not patient() then
+  return {'lost', info, int(NOW_US - (redis.call('ZSCORE', HEARD, lost) or NOW_US))}
+end
+return {'none'}

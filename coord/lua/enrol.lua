@@ -8,9 +8,10 @@ local agent_id, info, lease_us = unpack(ARGV, 3)
 if not fenced() then
   return {'none'}
 end
+hear(agent_id)
 redis.call('HSET', AGENTS, agent_id, info)
 redis.call('ZREM', LEFT, agent_id)
-redis.call('SREM', LOST, agent_id)
+redis.call('ZREM', LOST, agent_id)
 if redis.call('ZADD', LEASES, int(NOW_US + lease_us), agent_id) == 1 then
   redis.call('HDEL', JOB, 'verdict', 'verdict_us')
   event('agent.joined', info)

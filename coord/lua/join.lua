@@ -7,8 +7,8 @@ local LEFT_MAX = 1000
 
 if fenced() then
   -- It may have joined before, in a try whose answer was lost on the way: it started nothing, so nobody waits for it.
-  if redis.call('ZREM', LEASES, agent_id) == 1 then
-    redis.call('HDEL', AGENTS, agent_id)
+  if redis.call('ZSCORE', LEASES, agent_id) then
+    forget(agent_id)
   end
   settle()
   return request('fenced')
@@ -24,17 +24,25 @@ redis.call('HSETNX', JOB, 'created_us', int(NOW_US))
 raise('grace_s', grace_s)
 raise('kill_wait_s', kill_wait_s)
 raise('grace_max_s', grace_max_s)
+hear(agent_id)
 redis.call('HSET', AGENTS, agent_id, info)
 redis.call('ZADD', LEASES, int(NOW_US + lease_us), agent_id)
-event('agent.joined', info)
+redis.call('ZREM', LEFT, agent_id)
+if redis.call('ZREM', LOST, agent_id) == 1 then
+  event('agent.back', info)
+else
+  event('agent.joined', info)
+end
 
 local surplus = redis.call('ZCARD', LEFT) - LEFT_MAX
 if surplus > 0 then
-  local popped = redis.call('ZPOPMIN', LEFT, surplus)
-  for i = 1, #popped, 2 do
-    redis.call('HDEL', AGENTS, popped[i])
-    redis.call('HDEL', REPORTS, popped[i])
+  for _, each in ipairs(redis.call('ZRANGE', LEFT, 0, surplus - 1)) do
+    forget(each)
   end
+end
+-- A job that goes on without those it lost keeps them as long as it would be kept itself.
+for _, each in ipairs(redis.call('ZRANGEBYSCORE', LOST, '-inf', int(NOW_US - RETAIN_S * 1000000))) do
+  forget(each)
 end
 touch()
 return {'joined'}

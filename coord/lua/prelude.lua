@@ -1,10 +1,12 @@
 -- Stands before every script: the job's keys, the clock, and what more than one script does.
 -- Times are Redis time in microseconds. They are formatted with %.0f: Lua's own conversion keeps 14 digits only.
 
-local JOB, AGENTS, REPORTS, LEASES, LOST, LEFT, RQ, EVENTS = unpack(KEYS)
+local JOB, AGENTS, REPORTS, LEASES, LOST, LEFT, HEARD, RQ, EVENTS = unpack(KEYS)
 local RETAIN_S, CHANNEL = ARGV[1], ARGV[2]
 local EVENTS_MAX = 10000
 local RQ_CLAIM_US = 10000000 -- until then somebody must have begun to sweep the RQ jobs
+local SILENCE_US = 4000000 -- two beats: when nobody at all was heard for longer, it is not the agents that were away
+local PATIENCE_US = 6000000 -- after that: an answer's timeout, and a beat that is tried again
 
 local function int(number)
   return string.format('%.0f', number)
@@ -41,6 +43,49 @@ local function broadcast()
   redis.pcall('PUBLISH', CHANNEL, '{"v":1,"kind":"request","rev":' .. rev
     .. ',"requested_us":' .. requested_us .. ',"elapsed_us":' .. int(NOW_US - requested_us)
     .. (rq == '1' and ',"rq":1' or '') .. ',"plan":' .. plan .. ',"request":' .. body .. '}')
+end
+
+-- When nobody of the job was heard for a while, Redis was away, or everybody was cut off from it: leases ran out though
+-- their agents live. So until patience_us nobody is given up, by anybody.
+local function silent_since_us()
+  local last = redis.call('ZREVRANGE', HEARD, 0, 0, 'WITHSCORES')
+  return last[2] and NOW_US - last[2] > SILENCE_US and tonumber(last[2]) or nil
+end
+
+local function have_patience()
+  redis.call('HSET', JOB, 'patience_us', int(NOW_US + PATIENCE_US))
+end
+
+local function patient()
+  local left_us = tonumber(redis.call('HGET', JOB, 'patience_us') or 0) - NOW_US
+  return left_us > 0 and left_us <= PATIENCE_US -- more: the server's clock was set back
+end
+
+-- An agent is there. Call it before anything else is made of that.
+local function hear(agent_id)
+  if silent_since_us() then
+    have_patience()
+  end
+  redis.call('ZADD', HEARD, int(NOW_US), agent_id)
+end
+
+-- Those whose lease ended by then did not answer: they are named, and a verdict without their word is `incomplete`.
+local function lose(until_us)
+  for _, agent_id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', until_us)) do
+    redis.call('ZREM', LEASES, agent_id)
+    redis.call('ZADD', LOST, int(NOW_US), agent_id)
+    event('agent.lost', redis.call('HGET', AGENTS, agent_id) or '{}')
+  end
+end
+
+-- Nobody needs to know any more that they were here.
+local function forget(agent_id)
+  for _, key in ipairs({AGENTS, REPORTS}) do
+    redis.call('HDEL', key, agent_id)
+  end
+  for _, key in ipairs({LEASES, LOST, LEFT, HEARD}) do
+    redis.call('ZREM', key, agent_id)
+  end
 end
 
 -- The plan that the job's agents asked for when they joined: the longest of each wait.
@@ -83,7 +128,7 @@ local function settle()
   local job = redis.call('HMGET', JOB, 'killed', 'survived', 'verdict', 'rq_lost', 'rq_unproved_count')
   local killed, survived = tonumber(job[1] or 0), tonumber(job[2] or 0)
   local verdict = 'clean'
-  if survived > 0 or redis.call('SCARD', LOST) > 0 or job[4] or tonumber(job[5] or 0) > 0 then
+  if survived > 0 or redis.call('ZCARD', LOST) > 0 or job[4] or tonumber(job[5] or 0) > 0 then
     verdict = 'incomplete'
   elseif killed > 0 then
     verdict = 'forced'

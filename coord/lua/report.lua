@@ -21,12 +21,13 @@ local function since_request_ms(age_us)
   return string.format('%.3f', math.max(0, NOW_US - age_us - requested_us) / 1000)
 end
 
+hear(agent_id)
 redis.call('HSET', REPORTS, agent_id, '{"first_signal_ms":' .. since_request_ms(signal_age_us)
   .. ',"all_gone_ms":' .. since_request_ms(gone_age_us) .. ',"report":' .. report .. '}')
 
 if kind == 'agent.stopped' then
   -- A report that comes twice, because its first answer was lost, counts once.
-  local awaited = redis.call('ZREM', LEASES, agent_id) + redis.call('SREM', LOST, agent_id)
+  local awaited = redis.call('ZREM', LEASES, agent_id) + redis.call('ZREM', LOST, agent_id)
   if awaited > 0 then
     redis.call('ZADD', LEFT, int(NOW_US), agent_id)
     redis.call('HINCRBY', JOB, 'survived', survived)

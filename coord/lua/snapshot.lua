@@ -1,5 +1,5 @@
 -- The whole record of one job at one instant. Changes nothing.
--- Returns {now_us, job, agents, reports, leases, left, lost, number of RQ jobs}: flat lists of names and values, as
+-- Returns {now_us, job, agents, reports, leases, left, heard, lost, number of RQ jobs}: flat lists of names and values, as
 -- HGETALL gives them.
 
 return {
@@ -9,6 +9,7 @@ return {
   redis.call('HGETALL', REPORTS),
   redis.call('ZRANGE', LEASES, 0, -1, 'WITHSCORES'),
   redis.call('ZRANGE', LEFT, 0, -1, 'WITHSCORES'),
-  redis.call('SMEMBERS', LOST),
+  redis.call('ZRANGE', HEARD, 0, -1, 'WITHSCORES'),
+  redis.call('ZRANGE', LOST, 0, -1),
   redis.call('HLEN', RQ),
 }

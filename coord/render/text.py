@@ -76,6 +76,8 @@ def plan_words(plan: Plan) -> str:
 
 def failure_words(failure: FirstFailure) -> str:
     """Give `rank3 on host b (pid 4242) exited with code 7`; of a function that raised, what it raised."""
+    if failure.lost:
+        return f"host {failure.host} is lost: nobody has heard from its agent of {failure.label} (pid {failure.pid})"
     if failure.signal:
         how = f"was killed by {failure.signal}"
     elif failure.exit_code is None and failure.stderr_tail:
@@ -103,6 +105,8 @@ def event_words(event: Event) -> str:
             return f"{host}: {KILL} to {plural(detail.get(Outcome.RUNNING, 0), 'hold-out')}"
         case "agent.stopped":
             return f"{host}: stopped: {left or 'nothing ran'}"
+        case "agent.back":
+            return f"{host}: back: agent {detail.get('agent_id')} was heard again"
         case "agent.lost":
             return f"{host}: lost: nobody has heard from agent {detail.get('agent_id')}"
         case "job.verdict":

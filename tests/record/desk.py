@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coord.coordinator import Coordinator, new_request
-from coord.keys import job_keys
+from coord.keys import JOB_KEYS, job_keys
 from coord.messages import (
     AgentInfo,
     AgentReport,
@@ -59,6 +59,12 @@ class Desk:
     def report(self, host: str, *outcomes: Outcome, kind: str = "agent.stopped", proof: str | None = "cgroup") -> None:
         self.ledger.run(self.record.report(info(host), report(*outcomes, kind=kind, proof=proof), kind))
 
+    def host_lost(self, answer: Answer, *, fail_fast: bool = True) -> Answer:
+        """What a survivor does when a beat has told it of a lost agent."""
+        assert answer.lost
+        wish = new_request(self.job_id, Cause.HOST_LOST, BY, f"host {answer.lost.info.host} is lost")
+        return self.ledger.run(self.record.host_lost(answer.lost, wish if fail_fast else None))
+
     # -- what those do who run RQ jobs ---------------------------------------------------------------------------------
 
     def enlist(self, *rq_jobs: str, queue: str = "high") -> Answer:
@@ -90,12 +96,33 @@ class Desk:
     def shorten(self, existing: ShutdownRequest, plan: Plan) -> Answer:
         return self.ledger.run(self.record.shorten(existing, plan, BY, "hurry"))
 
-    def settle(self, bound_s: float = 60.0, patience_s: float = 0.0) -> None:
-        self.ledger.run(self.record.settle(bound_s, patience_s))
+    def settle(self, bound_s: float = 60.0, patience_s: float = 0.0, *, was_away: bool = False) -> None:
+        self.ledger.run(self.record.settle(bound_s, patience_s, was_away=was_away))
 
     def coordinator(self) -> Coordinator:
         """Another client, with a connection of its own."""
         return Coordinator(self.ledger._url, by=BY, retain_s=RETAIN_S)
+
+    # -- what time does -----------------------------------------------------------------------------------------------
+
+    def pass_in_silence(self, seconds: float) -> None:
+        """So long nobody reached the server: all that it knows is that much older."""
+        for name in ("leases", "heard", "lost"):
+            key = self._key(name)
+            for member in self.raw.zrange(key, 0, -1):
+                self.raw.zincrby(key, -seconds * 1e6, str(member))
+        for field in ("patience_us", "requested_us"):
+            if self.field(field) is not None:
+                self.raw.hincrby(self._key("job"), field, round(-seconds * 1e6))
+
+    def vanish(self, host: str) -> None:
+        """The host's lease has ended, while others were heard all the time."""
+        now_us = self.look().now_us
+        self.raw.zadd(self._key("leases"), {agent_id(host): now_us - 1e6})
+        self.raw.zadd(self._key("heard"), {agent_id(host): now_us - (LEASE_S + 1) * 1e6})
+
+    def _key(self, name: str) -> str:
+        return job_keys(self.job_id)[JOB_KEYS.index(name)]
 
     # -- what anybody sees ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,25 @@
+-- A survivor found an agent's lease ended: its host is lost. Under the fail-fast policy that is the first failure, and it
+-- makes the request in the same step. Looked at again, since several survivors find it, and since it may have come back.
+-- ARGV: agent id, FirstFailure JSON, body JSON ('' = the job goes on without it), default plan JSON.
+-- Returns {'none'} when nothing is to be done, {'lost'}, or 'created' or 'exists' with the request.
+
+local agent_id, failure, body, default_plan = unpack(ARGV, 3)
+
+if fenced() then
+  return request('exists')
+end
+if silent_since_us() then
+  have_patience()
+end
+local lease_us = redis.call('ZSCORE', LEASES, agent_id)
+if not lease_us or tonumber(lease_us) > NOW_US or patient() then
+  return {'none'}
+end
+lose(int(NOW_US))
+if body ~= '' then
+  redis.call('HSET', JOB, 'first_failure', failure, 'first_failure_us', int(NOW_US))
+  record_request(body, declared_plan(default_plan))
+  settle()
+end
+touch()
+return body == '' and {'lost'} or request('created')
