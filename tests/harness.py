@@ -200,6 +200,20 @@ def kill(pid: int, token: str) -> None:
             os.close(handle)
 
 
+def end_with_all(popen: subprocess.Popen[Any], token: str) -> None:
+    """Kill a process, and whatever else has the token, until nobody is left."""
+    if popen.poll() is None:
+        popen.kill()
+        popen.wait()
+
+    def gone() -> bool:
+        for pid in leftovers(token):
+            kill(pid, token)
+        return not leftovers(token)
+
+    until(gone, "what was killed to be gone")
+
+
 def _pids() -> Iterator[int]:
     return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 

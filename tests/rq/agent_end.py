@@ -18,7 +18,7 @@ from redis import Redis
 from rq import Queue
 from rq.worker import Worker
 
-from tests.harness import MARK, WAIT_S, kill, leftovers, surroundings, until
+from tests.harness import MARK, WAIT_S, end_with_all, surroundings, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,6 +137,10 @@ class AgentEnd:
         """Wait for the worker's end; gives its exit code."""
         return self.popen.wait(wait_s)
 
+    def dismiss(self, how: str) -> None:
+        """Have the worker leave: told to (`drain`), by `SIGTERM`, or since its agent is gone (`hang up`)."""
+        {"drain": lambda: self.tell("drain"), "SIGTERM": self.popen.terminate, "hang up": self.hang_up}[how]()
+
     def hang_up(self) -> None:
         """Be gone, as an agent that was killed."""
         self._link.close()
@@ -144,16 +148,7 @@ class AgentEnd:
     def close(self) -> None:
         """End whatever is left."""
         self._link.close()
-        if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
-
-        def gone() -> bool:
-            for pid in leftovers(self.token):
-                kill(pid, self.token)
-            return not leftovers(self.token)
-
-        until(gone, "what a worker left to be gone")
+        end_with_all(self.popen, self.token)
         self._log.close()
 
 

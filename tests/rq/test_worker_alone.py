@@ -17,7 +17,7 @@ from rq import Callback, Queue
 from rq.command import send_stop_job_command
 from rq.worker import Worker
 
-from tests.harness import MARK, kill, leftovers, surroundings, until
+from tests.harness import MARK, end_with_all, leftovers, surroundings, until
 from tests.rq.agent_end import HERE
 from tests.strait import Strait
 
@@ -87,16 +87,7 @@ class Alone:
 
     def close(self) -> None:
         """End it."""
-        if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
-
-        def gone() -> bool:
-            for pid in leftovers(self.token):
-                kill(pid, self.token)
-            return not leftovers(self.token)
-
-        until(gone, "what a worker left to be gone")
+        end_with_all(self.popen, self.token)
         self._log.close()
         self.redis.close()
 

@@ -33,12 +33,7 @@ def test_a_worker_that_waits_for_jobs_leaves_at_once(
     """Blocked on its queues for half a minute, it hears a drain, a signal, or its agent's end; RQ knows it no more."""
     with hosted(server, tmp_path, names=names) as site:
         until(lambda: blocked(site) == len(names), "the worker to be blocked on each queue")
-        if how == "drain":
-            site.agent.tell("drain")
-        elif how == "SIGTERM":
-            site.agent.popen.terminate()
-        else:
-            site.agent.hang_up()
+        site.agent.dismiss(how)
         began_s = time.monotonic()
         if how != "hang up":
             drained(site)
@@ -98,12 +93,7 @@ def test_a_job_that_was_not_answered_goes_back_to_the_front(server: str, tmp_pat
         job = site.queue.enqueue("errands.add", 1, 2)
         site.agent.hear("may")
         behind = site.queue.enqueue("errands.add", 1, 2)
-        if how == "drain":
-            site.agent.tell("drain")
-        elif how == "SIGTERM":
-            site.agent.popen.terminate()
-        else:
-            site.agent.hang_up()
+        site.agent.dismiss(how)
         assert site.agent.end() == 0
         assert site.queue.get_job_ids() == [job.id, behind.id]
         assert site.places(job) == [f"queue {site.queue.name}"]
