@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 class Blocking:
-    """A ledger as a `control.Door`: its coroutines end without having waited once."""
+    """A ledger as a `door.Door`: its coroutines end without having waited once."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -23,6 +24,10 @@ class Blocking:
     async def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
         return self._ledger.run(call)
+
+    async def pause(self, wait_s: float) -> None:
+        """Block for a while."""
+        time.sleep(wait_s)  # noqa: ASYNC251  # there is no event loop
 
     async def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id, blocking up to `wait_s` for the first one."""

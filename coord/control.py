@@ -1,4 +1,4 @@
-"""What a coordinator does: makes a request, follows it to its verdict, lists jobs. Written once, for both of its kinds.
+"""What a coordinator does: makes a request, follows it (`following`), lists jobs. Written once, for both of its kinds.
 
 The record is asked through a door: `ledger.AsyncLedger` waits for Redis, `blocking.Blocking` blocks. Knows nothing of
 Redis, and nothing of how processes are stopped.
@@ -6,79 +6,23 @@ Redis, and nothing of how processes are stopped.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
-from coord.errors import CoordError, NoSuchJobError
-from coord.record import BEAT_S, LEASE_S, Call, Record
+from coord.door import no_such_job, status
+from coord.errors import CoordError
+from coord.following import MARGIN_S, follow
+from coord.record import LEASE_S, Record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from coord.messages import Event, ShutdownRequest
+    from coord.door import Door, RqSide
+    from coord.messages import ShutdownRequest
     from coord.plan import Plan
     from coord.snapshot import Snapshot
 
-MARGIN_S = 5.0  # for reports on their way, after the plan and a lease have passed
+__all__ = ["LEASE_S", "MARGIN_S", "Requested", "follow", "jobs", "request", "status"]
+
 SHORTEN_TRIES = 20  # each one lost means that somebody else made the request more urgent
-FOLLOW_S = 0.5  # look again at least this often
-SILENCE_S = 2 * BEAT_S  # who could not look for longer can't tell whether Redis was away
-
-T = TypeVar("T")
-
-
-class Door(Protocol):
-    """The way to the record. Each call raises UnreachableError when Redis can't be used."""
-
-    async def run(self, call: Call[T]) -> T:
-        """Run one script and read its answer."""
-
-    async def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
-        """Read the job's events after an id, waiting up to `wait_s` for the first one."""
-
-    async def job_ids(self, first: int, count: int) -> list[str]:
-        """Give one page of the index of jobs, the newest first."""
-
-    async def remember(self, job_id: str) -> None:
-        """Put the job into the index."""
-
-    async def forget(self, job_id: str) -> None:
-        """Take the job out of the index."""
-
-
-class RqSide(Protocol):
-    """What of a job is on RQ. `who`: whose claim it is to sweep it; `unknown`: where it was looked for in vain."""
-
-    who: str
-    unknown: str
-
-    async def has(self, name: str) -> bool:
-        """Tell whether RQ knows something by this name. Raises UnreachableError."""
-
-    def beside(self, record: Record) -> Sweeping:
-        """Give what sweeps a job while it is followed."""
-
-
-class Sweeping(Protocol):
-    """Sweeps one job, beside who follows it."""
-
-    def see(self, snapshot: Snapshot) -> None:
-        """Begin when the job is to be swept."""
-
-    def close(self) -> None:
-        """Break it off."""
-
-
-class Watch:
-    """Knows whether its owner could see Redis all the time."""
-
-    _seen_s: float | None = None
-
-    def was_away(self) -> bool:
-        """Tell whether there was a gap since the last time this was asked."""
-        before_s, self._seen_s = self._seen_s, time.monotonic()
-        return before_s is None or self._seen_s - before_s > SILENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,40 +58,6 @@ async def request(
     return await _shorten(door, record, answer.request, wish=wish, plan=plan)
 
 
-async def status(door: Door, record: Record) -> Snapshot:
-    """Read the job. Raises NoSuchJobError."""
-    snapshot = await door.run(record.snapshot())
-    if snapshot is None:
-        raise no_such_job(record.job_id)
-    return snapshot
-
-
-async def follow(
-    door: Door, record: Record, timeout_s: float | None, rq: RqSide
-) -> AsyncGenerator[tuple[Snapshot, list[Event]], None]:
-    """Give the job each time something happened to it, until its verdict or until `timeout_s` has passed.
-
-    Bounded once there is a request: who has not answered when its plan, a lease and MARGIN_S are over is declared lost.
-    """
-    end_s = None if timeout_s is None else time.monotonic() + timeout_s
-    snapshot, seen = await status(door, record), "0"
-    sweeping = rq.beside(record)
-    watch = Watch()
-    try:
-        while True:
-            sweeping.see(snapshot)
-            events = await door.events(record, seen, 0.0 if snapshot.verdict else _wait_s(end_s))
-            seen = events[-1].id if events else seen
-            if snapshot.request and not snapshot.verdict:
-                await door.run(record.settle(_bound_s(snapshot.request), was_away=watch.was_away()))
-            snapshot = await status(door, record)
-            yield snapshot, [event for event in events if _concerns(event, snapshot)]
-            if (snapshot.verdict and not events) or (end_s is not None and time.monotonic() >= end_s):
-                return
-    finally:
-        sweeping.close()
-
-
 async def jobs(door: Door, first: int, count: int) -> list[Snapshot]:
     """One page of jobs, the newest first. Entries whose job has expired are dropped from the index on the way."""
     found = []
@@ -158,14 +68,6 @@ async def jobs(door: Door, first: int, count: int) -> list[Snapshot]:
         else:
             await door.forget(job_id)
     return found
-
-
-def no_such_job(job_id: str, also: str = "") -> NoSuchJobError:
-    """Say that nobody ever joined the job: a typing error must not look like success."""
-    return NoSuchJobError(
-        f"no job {job_id!r}: nobody ever joined it{also}; nothing was changed",
-        "See `coord jobs`, or forbid it in advance with `coord shutdown --fence`",
-    )
 
 
 async def _shorten(
@@ -182,16 +84,3 @@ async def _shorten(
             return Requested("shortened", answer.request)
         existing = answer.request
     raise CoordError(f"job {record.job_id}'s request changes all the time", "Try again")
-
-
-def _bound_s(request: ShutdownRequest) -> float:
-    return request.plan.total_s + LEASE_S + MARGIN_S
-
-
-def _wait_s(end_s: float | None) -> float:
-    return FOLLOW_S if end_s is None else max(0.001, min(FOLLOW_S, end_s - time.monotonic()))
-
-
-def _concerns(event: Event, snapshot: Snapshot) -> bool:
-    """Leave out what the job did before anybody wanted it stopped."""
-    return snapshot.request is not None and event.at_us >= snapshot.request.requested_us

@@ -125,6 +125,7 @@ class Coordinator(_Control):
         Each item is the job now, and what happened since the item before, from the request on. The last one has the
         verdict, or None when `timeout_s` seconds have passed; the shutdown goes on without being followed. Once there
         is a request, a verdict comes: who has not answered when its plan and 15 s have passed is declared lost.
+        Redis may be away as long as that, or until `timeout_s`: `redis.lost` and `redis.back` are told as events.
         Without a request it waits for one, for ever if there is no timeout. What of the job is on RQ is canceled
         meanwhile, by a thread, if nobody else does it. Raises NoSuchJobError.
         """

@@ -114,6 +114,10 @@ class AsyncLedger:
                 reply = await self._redis.eval(text, len(call.keys), *call.keys, *call.args)
         return _decoded(call, reply)
 
+    async def pause(self, wait_s: float) -> None:
+        """Let a while pass."""
+        await asyncio.sleep(wait_s)
+
     async def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
         with _awaited(self._url):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RETAIN_S = 7 * 24 * 3600
 BEAT_S = 2.0
 LEASE_S = 10.0  # four beats may be lost
+SILENCE_S = 2 * BEAT_S  # as in the scripts' prelude
 PATIENCE_S = 2 * BEAT_S
 CLAIM_S = 10.0  # who sweeps RQ jobs renews its claim several times in that
 UNPROVED_MAX = 1000  # listed; more are counted
@@ -150,13 +151,16 @@ class Record:
         body = wish.body() if wish else ""
         return self._call("host_lost", lost.info.agent_id, encode(loss(lost)), body, DEFAULT_PLAN, decode=_answer)
 
-    def settle(self, bound_s: float, patience_s: float = PATIENCE_S, *, was_away: bool = False) -> Call[None]:
+    def settle(
+        self, bound_s: float, patience_s: float = PATIENCE_S, *, was_away: bool = False, again: bool = False
+    ) -> Call[None]:
         """Declare lost who holds no live lease, and everybody once `bound_s` has passed since the request.
 
         Not within `patience_s` of the request, nor soon after nobody was heard for a while: leases may have run out
         while Redis was away. `was_away`: the caller can't tell by itself, since it was not there all the time.
+        `again`: the request is broadcast once more, for those who have not answered.
         """
-        return self._call("settle", _us(bound_s), _us(patience_s), int(was_away), decode=_nothing)
+        return self._call("settle", _us(bound_s), _us(patience_s), int(was_away), int(again), decode=_nothing)
 
     def fence(self) -> Call[Answer]:
         """`exists` with the request that forbids the job to start anything, or `none`. Changes and creates nothing."""

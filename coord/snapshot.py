@@ -100,6 +100,11 @@ class Snapshot:
         return tuple(agent for agent in self.agents if agent.lease_left_s is not None)
 
     @property
+    def silent(self) -> tuple[Agent, ...]:
+        """Agents that have to answer the request and have not said yet that they obey it."""
+        return tuple(agent for agent in self.awaited if not agent.answered) if self.request else ()
+
+    @property
     def members(self) -> tuple[Agent, ...]:
         """Agents that the shutdown was about; all, while there is none."""
         if self.request is None:

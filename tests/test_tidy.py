@@ -33,6 +33,7 @@ ALONE = {
     },
     r"create_task\(|ensure_future\(": {"workers/keeper.py"},
     r"\btime\.sleep\(": {
+        "coord/blocking.py",
         "coord/embedded.py",
         "workers/checkup/orphan.py",
         "workers/obituary.py",

@@ -12,6 +12,7 @@ import click
 from coord.cli import options as opt
 from coord.errors import OK, UnreachableError, UsageError
 from coord.plan import wished
+from coord.record import SILENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from coord.messages import Event
     from coord.snapshot import Snapshot
 
+_ALWAYS_TOLD = {"redis.lost", "redis.back"}
 GOES_ON = "The shutdown was recorded and goes on: see `coord status`."
 
 
@@ -106,14 +108,31 @@ def _watch(rounds: Iterator[tuple[Snapshot, list[Event]]]) -> Snapshot:
 
     live = _Live() if sys.stderr.isatty() else None
     context: AbstractContextManager[Any] = live or nullcontext()
+    named: set[str] = set()
     with context:
         for snapshot, events in rounds:
             if live:
                 live.show(snapshot)
-            for event in events if live is None else ():
-                if event.kind not in {"shutdown.requested", "job.verdict"}:
+            for event in events:
+                if event.kind in _ALWAYS_TOLD or (
+                    live is None and event.kind not in {"shutdown.requested", "job.verdict"}
+                ):
                     click.echo(f"coord: {event_words(event)}", err=True)
+            if live is None:
+                _name_silent(snapshot, named)
     return snapshot
+
+
+def _name_silent(snapshot: Snapshot, named: set[str]) -> None:
+    """Say, once each, who should have answered by now."""
+    from coord.render.text import heard_words
+
+    if snapshot.request is None or snapshot.verdict or snapshot.request.elapsed_s < SILENCE_S:
+        return
+    for agent in snapshot.silent:
+        if agent.info.agent_id not in named:
+            named.add(agent.info.agent_id)
+            click.echo(f"coord: {agent.info.host}: no answer yet from {heard_words(agent)}", err=True)
 
 
 class _Live:

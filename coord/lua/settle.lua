@@ -1,13 +1,16 @@
 -- A follower asks for the verdict: agents whose lease ended, or that are past the bound of the whole shutdown, are lost.
 -- ARGV: microseconds from the request to the bound, and to the first time that anybody may be declared lost: leases may
 --       have run out while Redis was away, so everybody gets time for a heartbeat first; '1' when the follower can't tell
---       whether Redis was away, since it was not here all the time.
+--       whether Redis was away, since it was not here all the time; '1' to broadcast the request again.
 -- Returns {'ok'}.
 
-local bound_us, patience_us, was_away = unpack(ARGV, 3)
+local bound_us, patience_us, was_away, again = unpack(ARGV, 3)
 local requested_us = redis.call('HGET', JOB, 'requested_us')
 if not requested_us then
   return {'ok'}
+end
+if again == '1' then
+  broadcast()
 end
 
 local doubted_us = tonumber(redis.call('HGET', JOB, 'patience_us') or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from coord.messages import AgentState
 from coord.render.text import at
 
 if TYPE_CHECKING:
@@ -111,6 +112,10 @@ def _rq(rq: OnRq) -> dict[str, Any]:
     }
 
 
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
 def _agent(agent: Agent) -> dict[str, Any]:
     report = agent.report
     return {
@@ -123,4 +128,5 @@ def _agent(agent: Agent) -> dict[str, Any]:
         "processes": [asdict(process) for process in report.processes],
         "survivors": [asdict(survivor) for survivor in report.survivors],
         "left_behind": [asdict(thing) for thing in report.left_behind],
+        "last_heard_s": _seconds(agent.last_heard_s if agent.state is not AgentState.STOPPED else None),
     }

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from coord.messages import AgentState, Outcome, clip
 from coord.render.text import (
+    ago,
     at,
     failure_words,
     left_behind_words,
@@ -60,9 +61,12 @@ def job_view(snapshot: Snapshot) -> list[RenderableType]:
 
 def hosts_table(snapshot: Snapshot) -> Table:
     """Give a line per agent."""
-    table = _table("host", "agent", "state", "processes", "proof", "first signal", "all gone")
+    columns = ["host", "agent", "state", "processes", "proof", "first signal", "all gone"]
+    open_ended = any(agent.state is not AgentState.STOPPED for agent in snapshot.agents)
+    table = _table(*columns, *(["last heard"] if open_ended else []))
     for agent in snapshot.agents:
         report = agent.report
+        silent = open_ended and agent.state is not AgentState.STOPPED and agent.last_heard_s is not None
         table.add_row(
             escape(agent.info.host),
             escape(agent.info.agent_id),
@@ -71,6 +75,7 @@ def hosts_table(snapshot: Snapshot) -> Table:
             report.proof or "-",
             milliseconds(report.first_signal_ms),
             milliseconds(report.all_gone_ms),
+            *([ago(agent.last_heard_s or 0.0) if silent else "-"] if open_ended else []),
         )
     return table
 

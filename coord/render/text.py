@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from coord.messages import AgentReport, FirstFailure, LeftBehind, ShutdownRequest, Survivor
-    from coord.snapshot import OnRq, Snapshot
+    from coord.snapshot import Agent, OnRq, Snapshot
 
 LEFT_SHOWN = 5
 UNPROVED_SHOWN = 5
@@ -87,6 +87,17 @@ def failure_words(failure: FirstFailure) -> str:
     return f"{failure.label} on host {failure.host} (pid {failure.pid}) {how}"
 
 
+def ago(seconds: float) -> str:
+    """Give `7.2 s ago`, `3m20s ago`."""
+    return f"{seconds:.1f} s ago" if seconds < 60 else f"{format_duration(round(seconds))} ago"
+
+
+def heard_words(agent: Agent) -> str:
+    """Give `agent X on host b, last heard 7.2 s ago`."""
+    heard = "" if agent.last_heard_s is None else f", last heard {ago(agent.last_heard_s)}"
+    return f"agent {agent.info.agent_id} on host {agent.info.host}{heard}"
+
+
 def event_words(event: Event) -> str:
     """Give the line that a follower prints for an event."""
     detail = event.detail
@@ -105,13 +116,24 @@ def event_words(event: Event) -> str:
             return f"{host}: {KILL} to {plural(detail.get(Outcome.RUNNING, 0), 'hold-out')}"
         case "agent.stopped":
             return f"{host}: stopped: {left or 'nothing ran'}"
-        case "agent.back":
-            return f"{host}: back: agent {detail.get('agent_id')} was heard again"
-        case "agent.lost":
-            return f"{host}: lost: nobody has heard from agent {detail.get('agent_id')}"
         case "job.verdict":
             return f"verdict: {detail.get('verdict')}"
-    return _rq_event_words(event) or f"{host}: {event.kind}"
+    return _presence_words(event) or _rq_event_words(event) or f"{host}: {event.kind}"
+
+
+def _presence_words(event: Event) -> str:
+    who = f"agent {event.detail.get('agent_id')}"
+    host = event.detail.get("host", "")
+    match event.kind:
+        case "agent.lost":
+            return f"{host}: lost: nobody has heard from {who}"
+        case "agent.back":
+            return f"{host}: back: {who} was heard again"
+        case "redis.lost":
+            return f"{event.detail.get('error')}; the shutdown goes on, and is looked for again and again"
+        case "redis.back":
+            return "Redis is back"
+    return ""
 
 
 def _rq_event_words(event: Event) -> str:
@@ -153,7 +175,7 @@ def summary(snapshot: Snapshot) -> str:
 
 
 def _missing(snapshot: Snapshot) -> str:
-    lost = [f"nobody has heard from agent {agent.info.agent_id} on host {agent.info.host}" for agent in snapshot.lost]
+    lost = [f"no answer from {heard_words(agent)}" for agent in snapshot.lost]
     survived = [
         f"process {process.pid} ({process.command}) on host {agent.info.host} survived SIGKILL"
         f"{survivor_words(agent.report.survivors, process.pid)}"

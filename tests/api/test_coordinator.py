@@ -168,13 +168,13 @@ def test_server_that_is_not_there(job: str, kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["blocking", "async"])
 def test_server_that_goes_away(job: str, kind: str) -> None:
-    """A follower whose server goes away is told so; when it is back, following again goes on where the job is."""
+    """A follower whose server stays away is told so; when it is back, following again goes on where the job is."""
     with TemporaryDirectory(prefix="coord-") as name, ThreadPoolExecutor(1) as thread:
         call = Both(f"unix://{name}/server.sock", kind)
         with serving("valkey", Path(name)) as url, raw(url) as client, Coordinator(url) as coordinator:
             Desk(coordinator._ledger, job, client).join("a", PLAN)
             coordinator.request(job)
-            following = thread.submit(call, "follow", job)
+            following = thread.submit(call, "follow", job, timeout_s=3)
             until(lambda: "xread" in [each["cmd"] for each in client.client_list()], "the follower to wait")
         assert isinstance(following.exception(END_S), UnreachableError)
         with serving("valkey", Path(name), appendonly="yes") as url, Coordinator(url) as coordinator:

@@ -1,0 +1,129 @@
+"""Follows a shutdown to its verdict: asks again who has not answered, gives up who can't, and outlives Redis' absences.
+
+All that it does stands in the record: it may be killed, started again or run elsewhere, and goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from coord.door import status
+from coord.errors import UnreachableError
+from coord.messages import Event
+from coord.record import BEAT_S, LEASE_S, SILENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from coord.door import Door, RqSide
+    from coord.record import Record
+    from coord.snapshot import Snapshot
+
+MARGIN_S = 5.0  # for reports on their way, after the plan and a lease have passed
+LOOK_S = 0.5  # look again at least this often
+
+
+async def follow(
+    door: Door, record: Record, timeout_s: float | None, rq: RqSide
+) -> AsyncGenerator[tuple[Snapshot, list[Event]], None]:
+    """Give the job each time something happened to it, until its verdict or until `timeout_s` has passed.
+
+    Bounded once there is a request: who has not answered when its plan, a lease and MARGIN_S are over is declared lost.
+    Redis may be away as long as that, or until the timeout; then it raises UnreachableError.
+    """
+    follower = Follower(door, record, timeout_s)
+    await follower.begin()
+    sweeping = rq.beside(record)
+    try:
+        while True:
+            sweeping.see(follower.snapshot)
+            events = await follower.look()
+            yield follower.snapshot, [event for event in events if _concerns(event, follower.snapshot)]
+            if follower.is_over(events):
+                return
+    finally:
+        sweeping.close()
+
+
+class Follower:
+    """One look after another. `snapshot`: the job when it was last seen."""
+
+    snapshot: Snapshot
+
+    def __init__(self, door: Door, record: Record, timeout_s: float | None) -> None:
+        self._door = door
+        self._record = record
+        self._end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        self._seen = "0"  # id of the last event
+        self._settled_s: float | None = None
+        self._asked_s = time.monotonic()
+        self._away_since_s: float | None = None
+        self._had_verdict = False
+
+    async def begin(self) -> None:
+        """Look for the first time. Raises NoSuchJobError, UnreachableError."""
+        self.snapshot = await status(self._door, self._record)
+
+    async def look(self) -> list[Event]:
+        """Wait until something happened, at most LOOK_S, and give it. Raises UnreachableError when Redis stays away."""
+        self._had_verdict = self.snapshot.verdict is not None  # what led to it is told before the end
+        try:
+            events = await self._look()
+        except UnreachableError as error:
+            return await self._wait(error)
+        if self._away_since_s is not None:
+            self._away_since_s = None
+            events.insert(0, Event("", "redis.back", self.snapshot.now_us))
+        return events
+
+    def is_over(self, events: list[Event]) -> bool:
+        """Tell whether there is nothing more to see: a verdict that nothing was added to, or no time left."""
+        return (self.snapshot.verdict is not None and self._had_verdict and not events) or self._late
+
+    async def _look(self) -> list[Event]:
+        wait_s = 0.0 if self.snapshot.verdict else self._at_most(LOOK_S)
+        events = await self._door.events(self._record, self._seen, wait_s)
+        if self.snapshot.request and not self.snapshot.verdict:
+            await self._settle()
+        self.snapshot = await status(self._door, self._record)
+        self._seen = events[-1].id if events else self._seen
+        return events
+
+    async def _settle(self) -> None:
+        now_s, before_s = time.monotonic(), self._settled_s
+        again = bool(self.snapshot.silent) and now_s - self._asked_s >= BEAT_S
+        was_away = before_s is None or now_s - before_s > SILENCE_S
+        await self._door.run(self._record.settle(self._bound_s, was_away=was_away, again=again))
+        self._settled_s = now_s
+        self._asked_s = now_s if again else self._asked_s
+
+    async def _wait(self, error: UnreachableError) -> list[Event]:
+        """Redis is away: try again soon, for as long as the shutdown may take."""
+        now_s, since_s = time.monotonic(), self._away_since_s
+        if self.snapshot.verdict:
+            return []
+        if self._late or (since_s is not None and now_s - since_s > self._bound_s):
+            raise error
+        if since_s is None:
+            self._away_since_s = now_s
+            return [Event("", "redis.lost", self.snapshot.now_us, {"error": error.message})]
+        await self._door.pause(self._at_most(LOOK_S))
+        return []
+
+    @property
+    def _bound_s(self) -> float:
+        request = self.snapshot.request
+        return (request.plan.total_s if request else 0.0) + LEASE_S + MARGIN_S
+
+    @property
+    def _late(self) -> bool:
+        return self._end_s is not None and time.monotonic() >= self._end_s
+
+    def _at_most(self, wait_s: float) -> float:
+        return wait_s if self._end_s is None else max(0.001, min(wait_s, self._end_s - time.monotonic()))
+
+
+def _concerns(event: Event, snapshot: Snapshot) -> bool:
+    """Leave out what the job did before anybody wanted it stopped."""
+    return snapshot.request is not None and event.at_us >= snapshot.request.requested_us
