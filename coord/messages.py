@@ -86,6 +86,7 @@ class AgentInfo:
     label: str
     pid: int
     command: str
+    fail_fast: bool = False  # its failure, or its loss, stops the job
 
 
 @dataclass(frozen=True, slots=True)

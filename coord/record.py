@@ -143,12 +143,12 @@ class Record:
         """
         return self._call("beat", agent_id, _us(lease_s), decode=_beaten)
 
-    def host_lost(self, lost: Lost, wish: ShutdownRequest | None) -> Call[Answer]:
-        """Give up an agent whose lease has ended. `created` or `exists`: the job stops; no `wish`: it goes on, `lost`.
+    def host_lost(self, lost: Lost, wish: ShutdownRequest) -> Call[Answer]:
+        """Give up an agent whose lease has ended. `created` or `exists`: the job stops; `lost`: it goes on without it.
 
-        `none`: it has come back, or another survivor was faster.
+        Its own policy decides, as when a child of it fails. `none`: it has come back, or another survivor was faster.
         """
-        body = wish.body() if wish else ""
+        body = wish.body() if lost.info.fail_fast else ""
         return self._call("host_lost", lost.info.agent_id, encode(loss(lost)), body, DEFAULT_PLAN, decode=_answer)
 
     def settle(

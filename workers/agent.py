@@ -39,17 +39,17 @@ URGENT_S = 300.0  # and when other hosts have to be stopped: nobody else would t
 
 
 @dataclass(frozen=True, slots=True)
-class FailFast:
-    """A failure on one host stops the job on all: who acts, and what the record is told of a child that failed."""
+class Policy:
+    """What a failure means: who acts, and with fail-fast, what the record is told of a child that failed."""
 
     by: str
-    failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]]
+    failed: Callable[[Process], Coroutine[Any, Any, Call[Answer]]] | None = None
 
 
 class Agent(Keeper):
     """Use: `async with Agent(...) as agent` joins the job; then `adopt` children, then `await agent.over()`.
 
-    With `fail_fast`, a child's failure stops all: here at once, elsewhere by the call that `failed(process)` makes.
+    With `info.fail_fast`, a child's failure stops all: here at once, elsewhere by the call that `policy.failed` makes.
     Raises RefusedError when the job is fenced, UnreachableError when Redis can't be used at the start.
     """
 
@@ -63,7 +63,7 @@ class Agent(Keeper):
         log: FilteringBoundLogger,
         containment: Containment,
         link: Link,
-        fail_fast: FailFast | None = None,
+        policy: Policy | None = None,
     ) -> None:
         super().__init__(
             info.agent_id,
@@ -71,13 +71,13 @@ class Agent(Keeper):
             log=log,
             containment=containment,
             link=link,
-            stop_on_failure=fail_fast is not None,
+            stop_on_failure=info.fail_fast,
         )
         self.info = info
         self.request: ShutdownRequest | None = None
         self.told = False  # the record has all that this agent had to tell
         self._record = record
-        self._fail_fast = fail_fast
+        self._policy = policy or Policy(info.host)
         self._membership = Membership(
             ledger,
             record,
@@ -154,9 +154,7 @@ class Agent(Keeper):
 
     def give_up(self, lost: Lost) -> Call[Answer]:
         """Another agent's lease has ended: a rank whose host is lost is as missing as one that failed."""
-        if self._fail_fast is None:
-            return self._record.host_lost(lost, None)
-        wish = new_request(self.job_id, Cause.HOST_LOST, self._fail_fast.by, failure_words(loss(lost)))
+        wish = new_request(self.job_id, Cause.HOST_LOST, self._policy.by, failure_words(loss(lost)))
         return self._record.host_lost(lost, wish)
 
     def why(self) -> dict[str, str | None]:
@@ -173,6 +171,6 @@ class Agent(Keeper):
 
     def failed(self, process: Process) -> None:
         """Have the job stopped on the other hosts."""
-        if self._fail_fast:
+        if self._policy.failed:
             self._patience_s = URGENT_S
-            self._outbox.put(partial(self._fail_fast.failed, process))
+            self._outbox.put(partial(self._policy.failed, process))

@@ -30,7 +30,7 @@ from coord.plan import Plan, format_duration
 from coord.record import Record
 from coord.render.text import failure_words
 from workers import estate, sweep
-from workers.agent import Agent, FailFast
+from workers.agent import Agent, Policy
 from workers.containment import Choice, contain
 from workers.ending import Ending
 from workers.handles import signal_number
@@ -90,6 +90,7 @@ class CommandRun:
             label=self._label,
             pid=os.getpid(),
             command=clip(" ".join(order.argv), COMMAND_MAX),
+            fail_fast=order.stop_on_failure,
         )
         self._outlet = Outlet(2)
         self._log = logger(
@@ -122,7 +123,7 @@ class CommandRun:
             log=self._log,
             containment=containment,
             link=guardian,
-            fail_fast=FailFast(self._settings.by, self._failed) if self._order.stop_on_failure else None,
+            policy=Policy(self._settings.by, self._failed if self._order.stop_on_failure else None),
         )
         try:
             await self._see_through(agent, url, containment)

@@ -12,7 +12,7 @@ from coord.ledger import AsyncLedger
 from coord.messages import Cause
 from coord.record import Record
 from coord.render.text import failure_words
-from workers.agent import Agent, FailFast
+from workers.agent import Agent, Policy
 from workers.scoped_job import ScopedJob
 from workers.state import Phase
 
@@ -56,7 +56,7 @@ class RecordedJob(ScopedJob):
                 log=self._log,
                 containment=self._containment,
                 link=self._beside.link,
-                fail_fast=FailFast(self.terms.by, self._failed) if self.terms.stop_on_failure else None,
+                policy=Policy(self.terms.by, self._failed if self.terms.stop_on_failure else None),
             )
             async with self._agent as agent:
                 self._begin(agent, ready)

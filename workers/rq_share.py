@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from coord.coordinator import new_request
 from coord.errors import CoordError
 from coord.messages import Cause
-from coord.record import BEAT_S, Record
+from coord.record import BEAT_S, Record, loss
 from coord.render.text import failure_words
 from workers.outbox import Outbox
 from workers.reporter import PATIENCE_S
@@ -246,8 +246,9 @@ class Shares:
         answer = await self._ledger.run(share.record.beat(self._info.agent_id))
         if answer.word in {"unknown", "back"} and share.request is None:
             await self._ledger.run(share.record.join(self._info, self._plan))
-        if answer.lost:  # RQ has other workers try again what it had
-            await self._ledger.run(share.record.host_lost(answer.lost, None))
+        if answer.lost:
+            wish = new_request(share.record.job_id, Cause.HOST_LOST, self._by, failure_words(loss(answer.lost)))
+            answer = await self._ledger.run(share.record.host_lost(answer.lost, wish))
         if answer.request:
             self.hear(answer.request)
         elif not share.running and self._loop.time() - share.idle_since_s > LINGER_S:

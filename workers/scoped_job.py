@@ -64,6 +64,7 @@ class ScopedJob:
             label=terms.label,
             pid=os.getpid(),
             command=clip(" ".join(sys.argv), COMMAND_MAX),
+            fail_fast=terms.stop_on_failure,
         )
         self._outlet = LateOutlet(2)
         stream = cast("TextIO", self._outlet)

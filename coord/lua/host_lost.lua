@@ -1,5 +1,5 @@
--- A survivor found an agent's lease ended: its host is lost. Under the fail-fast policy that is the first failure, and it
--- makes the request in the same step. Looked at again, since several survivors find it, and since it may have come back.
+-- A survivor found an agent's lease ended: its host is lost. If a failure there was to stop the job, this is the first
+-- failure, and it makes the request in the same step. Looked at again, since several survivors find it, and since it may have come back.
 -- ARGV: agent id, FirstFailure JSON, body JSON ('' = the job goes on without it), default plan JSON.
 -- Returns {'none'} when nothing is to be done, {'lost'}, or 'created' or 'exists' with the request.
 

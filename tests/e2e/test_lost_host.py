@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from coord.ledger import Ledger
 from coord.record import BEAT_S, LEASE_S, Record
-from tests.harness import COORD, Lab, until
-from tests.record.servers import raw, serving
+from tests.harness import COORD, until
+from tests.strait import Strait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.harness import Ended, Started
+    from tests.harness import Lab, Started
 
 UNGUARDED = str(Path(__file__).with_name("unguarded.py"))
 LOST_WITHIN_S = LEASE_S + 10 * BEAT_S  # on a loaded machine
@@ -78,58 +78,60 @@ def gave_up(lab: Lab, job: str) -> bool:
 
 
 @pytest.fixture
-def away(tmp_path: Path) -> Iterator[tuple[Lab, int]]:
-    """A lab on a server that can be away, and the pid of the server."""
-    with serving("valkey", tmp_path) as url, raw(url) as client:
-        lab = Lab({"COORD_REDIS_URL": url, "COORD_RUNTIME_DIR": str(tmp_path)}, Ledger(url))
-        try:
-            yield lab, int(client.info("server")["process_id"])
-        finally:
-            lab.close()
-            lab.ledger.close()
+def straits(server: str, tmp_path: Path) -> Iterator[dict[str, Strait]]:
+    """Each host's own way to the server."""
+    with ExitStack() as stack:
+        ways = {}
+        for host in "ab":
+            (tmp_path / host).mkdir()
+            ways[host] = Strait(server, tmp_path / host)
+            stack.callback(ways[host].close)
+        yield ways
 
 
-def redis_is_away(lab: Lab, server: int, job: str, *through: str) -> list[Started]:
-    """Scenario: two hosts, and a server that answers nobody for longer than a lease."""
+def redis_is_away(lab: Lab, straits: dict[str, Strait], job: str, *through: str) -> list[Started]:
+    """Scenario: nobody reaches the server for longer than a lease; then one host does, a moment before the other."""
     runs = []
-    for host in ("a", "b"):
-        command = (*through[1:], "run", "--job-id", job, "--", "sleep", "600")
+    for host, strait in straits.items():
+        command = (*through[1:], "run", "--job-id", job, "--redis-url", strait.url, "--", "sleep", "600")
         runs.append(lab.start(*command, host=host, program=through[0]))
-    until(lambda: (lab.status(job) or {"agents": ()})["agents"], "both to join")
+    until(lambda: (lab.status(job) or {"agents": ()})["agents"], "one to join")
     until(lambda: states(lab, job) == {"a": "running", "b": "running"}, "both to run")
-    os.kill(server, signal.SIGSTOP)
-    try:
-        with pytest.raises(AssertionError):
-            until(lambda: not all(run.running for run in runs), "somebody to end", AWAY_S)
-    finally:
-        os.kill(server, signal.SIGCONT)
-    return runs
-
-
-def test_a_server_that_was_away_loses_nobody(away: tuple[Lab, int], job: str) -> None:
-    """Every lease has ended, and whoever is back first says nothing: all get time, and all go on."""
-    lab, server = away
-    runs = redis_is_away(lab, server, job, COORD)
-    before = heard(lab, job)
-    until(lambda: all(heard(lab, job)[host] > before[host] for host in "ab"), "both to be heard again")
+    for strait in straits.values():
+        strait.cut()
     with pytest.raises(AssertionError):
-        until(lambda: lab.status(job)["request"], "somebody to be given up", LEASE_S)
-    assert states(lab, job) == {"a": "running", "b": "running"}
-    assert lab.call("shutdown", "--job-id", job).code == 0
-    assert [run.end().code for run in runs] == [143, 143]
+        until(lambda: not all(run.running for run in runs), "somebody to end", AWAY_S)
+    before = heard(lab, job)
+    straits["a"].open()
+    until(lambda: heard(lab, job)["a"] > before["a"], "a to be heard again")
+    return runs
 
 
 def heard(lab: Lab, job: str) -> dict[str, float]:
     """Give each host's Redis time of its last word, in seconds."""
     snapshot = lab.ledger.run(Record(job).snapshot())
     assert snapshot
-    return {each.info.host: snapshot.now_us / 1e6 - (each.last_heard_s or 0.0) for each in snapshot.agents}
+    return {each.info.host: round(snapshot.now_us / 1e6 - (each.last_heard_s or 0.0), 3) for each in snapshot.agents}
 
 
-def test_control_without_patience_everybody_is_stopped(away: tuple[Lab, int], job: str) -> None:
-    """Negative control: with patience ignored, a server that was away costs the job: the living give up the living."""
-    lab, server = away
-    runs = redis_is_away(lab, server, job, sys.executable, UNGUARDED, "impatient")
-    ended: list[Ended] = [run.end(LOST_WITHIN_S) for run in runs]
-    assert [each.code for each in ended] == [143, 143]
+def test_a_server_that_was_away_loses_nobody(lab: Lab, straits: dict[str, Strait], job: str) -> None:
+    """Every lease has ended, and whoever is back first gives nobody up: all get time, and all go on."""
+    runs = redis_is_away(lab, straits, job, COORD)
+    before = heard(lab, job)
+    until(lambda: heard(lab, job)["a"] >= before["a"] + BEAT_S, "a to beat again")
+    straits["b"].open()
+    until(lambda: heard(lab, job)["b"] > before["b"], "b to be heard again")
+    with pytest.raises(AssertionError):
+        until(lambda: lab.status(job)["request"], "somebody to be given up", 4 * BEAT_S)
+    assert states(lab, job) == {"a": "running", "b": "running"}
+    assert lab.call("shutdown", "--job-id", job).code == 0
+    assert [run.end().code for run in runs] == [143, 143]
+
+
+def test_control_without_patience_everybody_is_stopped(lab: Lab, straits: dict[str, Strait], job: str) -> None:
+    """Negative control: with patience ignored, a server that was away costs the job: one who lives is given up."""
+    runs = redis_is_away(lab, straits, job, sys.executable, UNGUARDED, "impatient")
+    assert runs[0].end(LOST_WITHIN_S).code == 143
     assert lab.status(job)["request"]["cause"] == "host-lost"
+    straits["b"].open()
+    assert runs[1].end().code == 143

@@ -46,8 +46,8 @@ class Desk:
 
     # -- what a host does ----------------------------------------------------------------------------------------------
 
-    def join(self, host: str, plan: Plan = PLAN, lease_s: float = LEASE_S) -> Answer:
-        return self.ledger.run(self.record.join(info(host), plan, lease_s))
+    def join(self, host: str, plan: Plan = PLAN, lease_s: float = LEASE_S, *, fail_fast: bool = True) -> Answer:
+        return self.ledger.run(self.record.join(info(host, fail_fast=fail_fast), plan, lease_s))
 
     def beat(self, host: str, lease_s: float = LEASE_S) -> Answer:
         return self.ledger.run(self.record.beat(agent_id(host), lease_s))
@@ -59,11 +59,11 @@ class Desk:
     def report(self, host: str, *outcomes: Outcome, kind: str = "agent.stopped", proof: str | None = "cgroup") -> None:
         self.ledger.run(self.record.report(info(host), report(*outcomes, kind=kind, proof=proof), kind))
 
-    def host_lost(self, answer: Answer, *, fail_fast: bool = True) -> Answer:
+    def host_lost(self, answer: Answer) -> Answer:
         """What a survivor does when a beat has told it of a lost agent."""
         assert answer.lost
         wish = new_request(self.job_id, Cause.HOST_LOST, BY, f"host {answer.lost.info.host} is lost")
-        return self.ledger.run(self.record.host_lost(answer.lost, wish if fail_fast else None))
+        return self.ledger.run(self.record.host_lost(answer.lost, wish))
 
     # -- what those do who run RQ jobs ---------------------------------------------------------------------------------
 
@@ -166,8 +166,8 @@ def agent_id(host: str) -> str:
     return f"{host}-4240-x7"
 
 
-def info(host: str) -> AgentInfo:
-    return AgentInfo(agent_id(host), host, "rank", 4240, "python train.py")
+def info(host: str, *, fail_fast: bool = True) -> AgentInfo:
+    return AgentInfo(agent_id(host), host, "rank", 4240, "python train.py", fail_fast)
 
 
 def failure(host: str, exit_code: int = 1) -> FirstFailure:

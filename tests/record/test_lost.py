@@ -17,9 +17,9 @@ SILENCE = "return last[2] and NOW_US - last[2] > SILENCE_US and tonumber(last[2]
 AWAY_S = 30.0
 
 
-def hosts(*names: str, desk: Desk) -> None:
+def hosts(*names: str, desk: Desk, fail_fast: bool = True) -> None:
     for name in names:
-        desk.join(name)
+        desk.join(name, fail_fast=fail_fast)
 
 
 def lost(desk: Desk) -> list[str]:
@@ -68,15 +68,24 @@ def test_several_survivors_make_one_request(desk: Desk) -> None:
 
 def test_a_job_that_goes_on_only_says_who_is_lost(desk: Desk) -> None:
     """Without fail-fast nobody is stopped: the loss is recorded, once, and a later shutdown can't claim proof of it."""
-    hosts("a", "b", desk=desk)
+    hosts("a", "b", desk=desk, fail_fast=False)
     desk.vanish("b")
     found = desk.beat("a")
-    assert [desk.host_lost(found, fail_fast=False).word for _ in range(2)] == ["lost", "none"]
+    assert [desk.host_lost(found).word for _ in range(2)] == ["lost", "none"]
     assert (desk.look().request, lost(desk)) == (None, ["b"])
     assert desk.beat("a").word == "none"
     desk.request()
     desk.report("a", Outcome.TERMINATED)
     assert desk.verdict == "incomplete"
+
+
+@pytest.mark.parametrize(("lost_stops", "word"), [(True, "created"), (False, "lost")])
+def test_the_policy_of_the_lost_decides(desk: Desk, lost_stops: bool, word: str) -> None:
+    """In a job of mixed policies whoever finds it does the same: what counts is what a failure there was to mean."""
+    desk.join("a", fail_fast=not lost_stops)
+    desk.join("b", fail_fast=lost_stops)
+    desk.vanish("b")
+    assert desk.host_lost(desk.beat("a")).word == word
 
 
 def test_who_came_back_meanwhile_is_not_given_up(desk: Desk) -> None:
@@ -91,9 +100,9 @@ def test_who_came_back_meanwhile_is_not_given_up(desk: Desk) -> None:
 
 def test_a_host_that_comes_back_joins_again(desk: Desk) -> None:
     """Given up, and the job goes on: it is told so, joins, and counts as lost no more."""
-    hosts("a", "b", desk=desk)
+    hosts("a", "b", desk=desk, fail_fast=False)
     desk.vanish("b")
-    desk.host_lost(desk.beat("a"), fail_fast=False)
+    desk.host_lost(desk.beat("a"))
     assert lost(desk) == ["b"]
     assert desk.beat("b").word == "back"
     assert desk.join("b").word == "joined"
@@ -216,9 +225,9 @@ def test_a_clock_that_was_set_back_makes_nobody_immortal(desk: Desk) -> None:
 
 def test_the_lost_of_a_job_that_goes_on_are_forgotten_with_time(desk: Desk) -> None:
     """A service that runs for years keeps the hosts it lost as long as a record is kept, and not for ever."""
-    hosts("a", "b", desk=desk)
+    hosts("a", "b", desk=desk, fail_fast=False)
     desk.vanish("b")
-    desk.host_lost(desk.beat("a"), fail_fast=False)
+    desk.host_lost(desk.beat("a"))
     desk.raw.zincrby(desk._key("lost"), (5 - RETAIN_S) * 1e6, agent_id("b"))
     desk.join("c")
     assert lost(desk) == ["b"]
