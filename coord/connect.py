@@ -44,4 +44,5 @@ def _timeouts() -> dict[str, Any]:
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_timeout": ANSWER_TIMEOUT_S,
         "client_name": "coord",
+        "protocol": 2,  # with 3, redis-py asks two things more before the first call, each a round trip
     }
