@@ -1,0 +1,55 @@
+"""`coord` without some of its ways to hear, for negative controls: `python deaf.py GUARD[,GUARD] run ...`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from coord.__main__ import main
+from coord.channel import Channel
+from coord.record import Record
+from workers import membership
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONG_S = 3600.0
+SLOW_BEAT_S = 6.0  # less than a lease, more than anything else takes
+
+
+def no_re_read() -> None:
+    """Subscribed again, it goes on listening, as if nothing could have been said meanwhile."""
+    take = Channel._take
+
+    async def take_without(self: Channel, message: bytes | None) -> None:
+        if message is not None:
+            await take(self, message)
+
+    put(Channel, "_take", take_without)
+
+
+def no_beat() -> None:
+    """Its heartbeats never come. Its lease is long, so that it is not lost over it."""
+    join = Record.join
+    put(membership, "BEAT_S", LONG_S)
+    put(Record, "join", lambda self, info, plan, *_args, **_kwargs: join(self, info, plan, LONG_S))
+
+
+def slow_beat() -> None:
+    """They come so late that nobody mistakes what they bring for something else."""
+    put(membership, "BEAT_S", SLOW_BEAT_S)
+
+
+def put(owner: object, name: str, value: Any) -> None:
+    patch.object(owner, name, value).start()
+
+
+GUARDS: dict[str, Callable[[], None]] = {
+    each.__name__.replace("_", "-"): each for each in (no_re_read, no_beat, slow_beat)
+}
+
+if __name__ == "__main__":
+    for guard in sys.argv.pop(1).split(","):
+        GUARDS[guard]()
+    main()
