@@ -25,6 +25,7 @@ _SERVER_SAYS = {
     "without any password configured": ("has no password, but one was given", "Take it out of COORD_REDIS_URL"),
     "loading the dataset": ("is still loading its data", "Try again in a moment"),
     "unable to persist": ("refuses to write, since it can't save", "Look at the disk of the server"),
+    "Not enough good replicas": ("refuses to write, since too few replicas follow it", "Look at its replicas"),
     "used memory": ("refuses to write, since its memory is full", "Raise maxmemory or delete something"),
 }
 
