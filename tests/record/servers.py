@@ -6,7 +6,8 @@ import shutil
 import socket
 import subprocess
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -16,7 +17,6 @@ from tests.harness import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 REDIS = "redis-server"
 KINDS = ("valkey", "redis", "cluster")  # `cluster`: one Valkey node that owns all slots and checks every script's keys
@@ -46,6 +46,22 @@ def raw(url: str) -> Iterator[redis.Redis]:
     client = redis.Redis.from_url(url, decode_responses=True)
     yield client
     client.close()
+
+
+def failed_save(client: redis.Redis) -> Path:
+    """Have the server refuse to write, since it could not save: a directory stands where it would. Gives that one."""
+    where: Any = client.config_get("dir")
+    in_place = Path(where["dir"], "dump.rdb")
+    in_place.unlink(missing_ok=True)
+    in_place.mkdir()
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    until(lambda: _persistence(client)["rdb_last_bgsave_status"] == "err", "the save to fail")
+    return in_place
+
+
+def _persistence(client: redis.Redis) -> Any:
+    return client.info("persistence")
 
 
 @contextmanager

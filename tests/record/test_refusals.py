@@ -16,9 +16,8 @@ from coord.ledger import AsyncLedger, Ledger
 from coord.messages import Cause
 from coord.record import Record
 from coord.redis_errors import shown
-from tests.harness import until
 from tests.record.desk import PLAN, RETAIN_S, info
-from tests.record.servers import free_port, raw, serving
+from tests.record.servers import failed_save, free_port, raw, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,14 +44,6 @@ def _command(*words: str) -> Callable[[redis.Redis], object]:
     return lambda client: client.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-def _failed_save(client: redis.Redis) -> None:
-    """A directory in the place of the dump makes each save fail: the server then refuses to write."""
-    Path(str(client.config_get("dir")["dir"]), "dump.rdb").mkdir()
-    client.config_set("save", "3600 1")
-    client.bgsave()
-    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "the save to fail")
-
-
 REPLICA = {"replicaof": "127.0.0.1 1"}  # nobody listens there: a replica all the same
 REFUSALS = (
     Refusal("replica", "read-only replica", REPLICA),
@@ -63,7 +54,7 @@ REFUSALS = (
         prepare=_command("CONFIG", "SET", "replica-serve-stale-data", "no"),
     ),
     Refusal("full", "memory is full", {"maxmemory": "1"}),
-    Refusal("can't save", "can't save", prepare=_failed_save),
+    Refusal("can't save", "can't save", prepare=failed_save),
     Refusal("forbidden", "forbids this user a command", prepare=_command(*ALL_BUT_SCRIPTS)),
     Refusal("no password", "wants a password", prepare=_command("CONFIG", "SET", "requirepass", SECRET)),
     Refusal(
