@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # What a server says that works but can't be used now, by words in its error; what it says otherwise follows as it is.
+_FORBIDS = ("forbids this user a command", "Allow it keys coord:*, rq:*, channel coord:control, scripts")
 _SERVER_SAYS = {
     "read only replica": ("is a read-only replica", "Give the address of the primary"),
     "MASTER is down": ("is a replica without a primary", "Give the address of the primary"),
-    "o permissions to": ("forbids this user a command", "Allow it keys coord:*, rq:*, channel coord:control, scripts"),
+    "o permissions to": _FORBIDS,
+    "user executing the script can't": _FORBIDS,  # Redis 7.0, of a command in a script
     "Authentication required": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
     "already authenticated": ("wants a password", "Put it into COORD_REDIS_URL: redis://:PASSWORD@host:6379/0"),
     "invalid username-password": ("refused the password", "Correct it in COORD_REDIS_URL"),

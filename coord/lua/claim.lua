@@ -2,6 +2,7 @@
 -- ARGV: who, microseconds until it is overdue, '1' to sweep again what was given up or left without proof.
 -- Returns {'claimed'}, {'taken'} by another, or {'none'} when there is nothing to sweep.
 
+wholly()
 local who, lease_us, again = unpack(ARGV, 3)
 local job = redis.call('HMGET', JOB, 'rq_due_us', 'rq_by', 'rq', 'rq_lost', 'rq_unproved_count')
 local due_us, by = job[1], job[2]

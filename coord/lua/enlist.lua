@@ -3,6 +3,7 @@
 -- Returns {'created'} when nobody knew the job before, {'enlisted'}, {'crowded'} when the caller should see which of them
 -- RQ has forgotten, or 'fenced' with the request that forbids it.
 
+wholly()
 local CROWD = 100000
 
 if fenced() then

@@ -3,6 +3,7 @@
 -- ARGV: agent id, AgentInfo JSON, lease_us.
 -- Returns {'none'} when the job is not fenced: join it; else 'exists' with the request.
 
+wholly()
 local agent_id, info, lease_us = unpack(ARGV, 3)
 
 if not fenced() then

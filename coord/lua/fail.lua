@@ -3,6 +3,7 @@
 -- ARGV: FirstFailure JSON, body JSON, default plan JSON.
 -- Returns 'created' or 'exists' with the request.
 
+wholly()
 local failure, body, default_plan = unpack(ARGV, 3)
 
 if fenced() then

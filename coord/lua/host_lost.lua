@@ -3,6 +3,7 @@
 -- ARGV: agent id, FirstFailure JSON, body JSON ('' = the job goes on without it), default plan JSON.
 -- Returns {'none'} when nothing is to be done, {'lost'}, or 'created' or 'exists' with the request.
 
+wholly()
 local agent_id, failure, body, default_plan = unpack(ARGV, 3)
 
 if fenced() then

@@ -2,6 +2,7 @@
 -- ARGV: agent id, AgentInfo JSON, grace_s, kill_wait_s, grace_max_s, lease_us.
 -- Returns {'joined'} or the request that forbids it.
 
+wholly()
 local agent_id, info, grace_s, kill_wait_s, grace_max_s, lease_us = unpack(ARGV, 3)
 local LEFT_MAX = 1000
 

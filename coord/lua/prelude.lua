@@ -15,6 +15,20 @@ end
 local time = redis.call('TIME')
 local NOW_US = time[1] * 1000000 + time[2]
 
+-- A script is done whole or not at all: a user who lacks any of these is refused before the first write.
+-- Redis 6.2 can't be asked.
+local NEEDED = {
+  'EXISTS', 'EXPIRE', 'HDEL', 'HEXISTS', 'HGET', 'HINCRBY', 'HMGET', 'HSET', 'HSETNX',
+  'XADD', 'ZADD', 'ZCARD', 'ZRANGE', 'ZRANGEBYSCORE', 'ZREM', 'ZREVRANGE', 'ZSCORE',
+}
+local function wholly()
+  for _, command in ipairs(redis.acl_check_cmd and NEEDED or {}) do
+    if not redis.acl_check_cmd(command, JOB) then
+      error(redis.error_reply("NOPERM this user has no permissions to run the '" .. command .. "' command"))
+    end
+  end
+end
+
 local function event(kind, detail, at_us)
   redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_MAX, '*',
     'kind', kind, 'at_us', int(at_us or NOW_US), 'detail', detail)

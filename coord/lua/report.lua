@@ -5,6 +5,7 @@
 -- Ages and not times: hosts' clocks differ. The way to Redis counts in, so that the figures never flatter.
 -- Returns {'ok'}.
 
+wholly()
 local agent_id, report, kind, killed, survived, signal_age_us, gone_age_us = unpack(ARGV, 3)
 local function tell()
   for i = 10, #ARGV, 3 do

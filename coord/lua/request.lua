@@ -3,6 +3,7 @@
 --       '1' to fence a job that nobody ever joined, '1' when the job has RQ jobs that the record does not know.
 -- Returns {'unknown'}, or 'created' or 'exists' with the request.
 
+wholly()
 local body, default_plan, plan, fence_unknown, rq = unpack(ARGV, 3)
 
 if redis.call('EXISTS', JOB) == 0 and fence_unknown ~= '1' then

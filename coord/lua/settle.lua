@@ -4,6 +4,7 @@
 --       whether Redis was away, since it was not here all the time; '1' to broadcast the request again.
 -- Returns {'ok'}.
 
+wholly()
 local bound_us, patience_us, was_away, again = unpack(ARGV, 3)
 local requested_us = redis.call('HGET', JOB, 'requested_us')
 if not requested_us then

@@ -3,6 +3,7 @@
 -- ARGV: rev, plan JSON, detail JSON (who, why).
 -- Returns 'shortened' or 'exists' with the request.
 
+wholly()
 local rev, plan, detail = unpack(ARGV, 3)
 
 if redis.call('HGET', JOB, 'rev') ~= rev then

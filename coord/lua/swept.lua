@@ -3,6 +3,7 @@
 --       detail JSON.
 -- Returns {'swept'}, or {'none'} when another has taken it over, or this was said before.
 
+wholly()
 local who, canceled, stopped, requeued, unproved_count, unproved, detail = unpack(ARGV, 3)
 
 if redis.call('HGET', JOB, 'rq_by') ~= who then
