@@ -47,10 +47,10 @@ async def request(
         await door.remember(record.job_id)
     if answer.request is None:
         raise no_such_job(record.job_id)
-    if answer.word == "created":
+    if answer.request.id == wish.id:  # also where it `exists`: the first answer was lost on the way
         if fence_unknown and not answer.request.rq and await rq.has(record.job_id):  # fenced first, then looked for
             await door.run(record.request(wish, plan, rq=True))
-        return Requested(answer.word, answer.request)
+        return Requested("created", answer.request)
     if answer.request.rq and (await status(door, record)).rq.again:
         await door.run(record.claim(rq.who, again=True))
     if plan is None:

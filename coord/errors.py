@@ -52,6 +52,10 @@ class UnreachableError(CoordError):
     exit_code = UNREACHABLE
 
 
+class UnansweredError(UnreachableError):
+    """Redis did not answer, or is not there: what it was asked may have been done all the same."""
+
+
 class RefusedError(CoordError):
     """The record says no: the job is fenced."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from coord.errors import CoordError, UnreachableError, UsageError
+from coord.errors import CoordError, UnansweredError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,9 +63,9 @@ def _ours(error: redis.exceptions.RedisError, url: str) -> CoordError:
     return UnreachableError(f"Redis at {shown(url)} can't be used: {text.rstrip('.')}", "Look at the server's settings")
 
 
-def _not_reachable(url: str, error: Exception) -> UnreachableError:
+def _not_reachable(url: str, error: Exception) -> UnansweredError:
     why = str(error) or type(error).__name__
-    return UnreachableError(
+    return UnansweredError(
         f"Redis at {shown(url)} is not reachable ({why.rstrip('.')})",
         "Start it, or correct --redis-url or COORD_REDIS_URL",
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coord.cli import options as opt
-from coord.errors import OK, UnreachableError, UsageError
+from coord.errors import OK, UnansweredError, UnreachableError, UsageError
 from coord.plan import wished
 from coord.record import SILENCE_S
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _ALWAYS_TOLD = {"redis.lost", "redis.back"}
 GOES_ON = "The shutdown was recorded and goes on: see `coord status`."
+NOT_KNOWN = "If the request got there before, it holds: see `coord status`, or call again"
 
 
 @click.command(
@@ -68,7 +69,10 @@ def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, js
         show_job(coordinator.status(job_id), json_=json_)
         click.echo("coord: dry run: nothing was changed", err=True)
         return OK
-    answer = coordinator.request(job_id, reason=reason, now=now, fence_unknown=fence, **waits)
+    try:
+        answer = coordinator.request(job_id, reason=reason, now=now, fence_unknown=fence, **waits)
+    except UnansweredError as error:
+        raise UnansweredError(error.message, f"{error.hint}. {NOT_KNOWN}") from error
     _say(answer)
     if not json_:
         import coord.render.terminal  # noqa: F401  # slow to import: while the agents work, it costs nothing
