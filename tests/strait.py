@@ -32,6 +32,7 @@ class Crossing:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     ear: bool = False  # it subscribed to something
+    said: bytes = b""  # by the client, last
     forgotten: bool = False  # the server's side is gone, and the client does not know
     over: asyncio.Event = field(default_factory=asyncio.Event)
     due_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(BOTH, 0.0))
@@ -50,6 +51,11 @@ def anybody(_crossing: Crossing) -> bool:
 def ears(crossing: Crossing) -> bool:
     """Choose what subscribed."""
     return crossing.ear
+
+
+def scripts(crossing: Crossing) -> bool:
+    """Choose what ran a script, last."""
+    return b"EVAL" in crossing.said
 
 
 class Strait:
@@ -153,7 +159,9 @@ class Strait:
         to = crossing.server if way == UP else crossing.client
         with suppress(OSError):
             while data := await reader.read(CHUNK):
-                crossing.ear = crossing.ear or (way == UP and b"SUBSCRIBE" in data.upper())
+                if way == UP:
+                    crossing.said = data
+                    crossing.ear = crossing.ear or b"SUBSCRIBE" in data
                 await self._may_pass(crossing, way)
                 if not to.is_closing():
                     self._later(crossing, way, to, data)
