@@ -148,10 +148,9 @@ class Hands:
                 self.put_back(Taken(_text(job_id), place))
 
     def forget(self) -> None:
-        """Close the connections of this process's copy, in a fork."""
+        """Close the connections of this process's copy, in a fork; what is left of them is not worth the copying."""
         for wait in self._waits.values():
             wait.forget()
-        self._waits.clear()
 
     def _wait_at(self, place: Place) -> _Wait:
         if place not in self._waits:

@@ -12,10 +12,12 @@ import os
 import signal
 import socket
 import sys
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import click
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.connection import AbstractConnection
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from rq import defaults
@@ -120,6 +122,11 @@ def _given(value: Any, default: Any) -> Any:
 
 def _patient(connection: Redis) -> Redis:
     connection.set_retry(Retry(ExponentialWithJitterBackoff(**PATIENCE), PATIENCE_TRIES))
+    pool = connection.connection_pool
+    if "driver_info" in signature(AbstractConnection).parameters and issubclass(
+        pool.connection_class, AbstractConnection
+    ):  # each connection, so each work-horse, would read redis-py's version from a file, and tell it in two round trips
+        pool.connection_kwargs.setdefault("driver_info", None)
     return connection
 
 

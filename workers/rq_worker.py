@@ -10,6 +10,7 @@ wait for jobs; nothing is raised wherever the main thread is.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from contextlib import suppress
@@ -69,6 +70,7 @@ class CoordWorker(CommandedWorker):
         super()._install_signal_handlers()
         self.wake_up.listen()
         if self.hosting:
+            gc.freeze()  # what is there now stays: a collection in a work-horse need not look at it, and copy it
             signal.signal(signal.SIGCHLD, nothing)
             self.hosting.desk.tell("up", name=self.name, pid=os.getpid())
 

@@ -12,12 +12,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rq import get_current_job
+
 from coord.child import Stopped, stop
 
 
 def add(one: int, other: int) -> int:
     """Be quick."""
     return one + other
+
+
+def library() -> str:
+    """Give what this connection told the server of its client library."""
+    job = get_current_job()
+    assert job
+    told: Any = job.connection.client_info()
+    return str(told["lib-name"] + told["lib-ver"])
 
 
 def fail(words: str) -> None:

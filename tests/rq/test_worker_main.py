@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis import Redis
 
 from tests.harness import until
 from tests.rq.agent_end import HERE, hosted
@@ -231,6 +232,16 @@ def test_a_job_finds_where_it_belongs_in_its_environment(server: str, tmp_path: 
         assert told["COORD_REDIS_URL"] == server
         assert told["COORD_LABEL"].startswith("errands.tell(")
         assert told["COORD_RQ_LINK"] is None
+
+
+def test_a_horse_does_not_look_up_its_library(server: str, tmp_path: Path) -> None:
+    """Each job has a connection of its own: it does not read redis-py's version from a file, nor tell the server."""
+    with hosted(server, tmp_path) as site:
+        job = site.queue.enqueue("errands.library")
+        site.agent.hear("written")
+        assert job.return_value() == ""
+        with Redis.from_url(server) as stock:
+            assert stock.client_info()["lib-name"] != ""
 
 
 @pytest.mark.parametrize("how", ["drain", "SIGTERM", "hang up", "burst"])
