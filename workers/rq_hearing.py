@@ -90,8 +90,8 @@ class Hearing:
         execution = slot.execution
         if execution and execution.keeper:
             execution.keeper.told()
-        elif execution and execution.intent:  # stopped with the whole host: nobody else waits for it
-            slot.tell("settled", execution=execution.id)
+        if execution:
+            self._stops.settle(execution)
 
     def _on_noted(self, slot: Slot, _message: dict[str, Any]) -> None:
         if slot.execution:
@@ -112,17 +112,17 @@ class Hearing:
         """Somebody used RQ's own commands."""
         if message["what"] == "shutdown":
             slot.tell("drain")
-        elif slot.execution and slot.execution.forked.is_set():
+        elif slot.execution:
             ends_as = "stopped" if message["what"] == "stop" else "killed"
             words = f"Stopped by RQ's {message['what']} command" if ends_as == "stopped" else "Killed by RQ's command"
             intent = Intent(ends_as, words, {"cause": "operator", "reason": words})
-            self._ground.agent.later(
-                self._stops.noted_stop(slot, slot.execution, intent, self._ground.order.manner.plan)
-            )
+            self._ground.agent.later(self._stops.stop(slot.execution, intent, self._ground.order.manner.plan))
 
     def _on_bye(self, slot: Slot, message: dict[str, Any]) -> None:
         if message.get("clean", True):  # else it could not tell RQ: as one that died
             slot.bye = message["why"]
+            if slot.execution:  # which it has given back, before it was told that it may
+                self.free(slot.execution)
 
     def free(self, execution: Execution, *, for_good: bool = False) -> None:
         """Its worker is free for something else."""

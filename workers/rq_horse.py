@@ -63,7 +63,8 @@ class Horse:
         try:
             self._inside = True
             self._before = False
-            if self.came and not self.raised:
+            # the file alone: no look of the agent found this process yet, which was being born
+            if not self.raised and (self.came or self._told() is not None):
                 self.raised = True
                 raise Stopped(STOPPED)
             return function()

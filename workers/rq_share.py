@@ -162,7 +162,7 @@ class Shares:
         for each in share.targets:
             each.first = enrolled  # its worker writes RQ's state when the record knows of us, and not before
         self._loop.call_later(PATIENCE_S, self._tell_if_stopping, share)
-        await asyncio.gather(*(self._stops.stop(each, intent, request) for each in share.targets))
+        await asyncio.gather(*(self._stops.stop(each, intent, request.plan) for each in share.targets))
         await enrolled
         self._tell(share, "agent.stopped")
         self._shares.pop(share.record.job_id, None)

@@ -54,6 +54,7 @@ class Execution:
     intent: Intent | None = None
     keeper: ExecutionKeeper | None = None
     first: asyncio.Task[None] | None = None  # to be done before RQ's state may be written
+    awaited: bool = False  # somebody sees its end, and tells its worker that RQ's state may be written
     refused: str | None = None  # it was not to start: the job whose request forbade it
     forked: asyncio.Event = field(default_factory=asyncio.Event)
     noted: asyncio.Event = field(default_factory=asyncio.Event)

@@ -11,7 +11,6 @@ from workers.rq_slot import Execution, ExecutionKeeper, Intent, Slot
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from coord.messages import ShutdownRequest
     from coord.plan import Plan
     from workers.rq_ground import Ground
 
@@ -26,18 +25,18 @@ class Stops:
         self._ground = ground
         self._loop = asyncio.get_running_loop()
 
-    async def stop(self, execution: Execution, intent: Intent, request: ShutdownRequest) -> None:
-        """Stop one execution by a request, and see its tree gone; RQ's state is written then."""
-        slot = execution.slot
+    async def stop(self, execution: Execution, intent: Intent, plan: Plan) -> None:
+        """Stop one execution, which may not have a process yet, and see its tree gone; RQ's state is written then."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FORK_S):
                 await execution.forked.wait()
         if execution.ended.is_set():
             return
-        await self.noted_stop(slot, execution, intent, request.plan)
+        await self._noted_stop(execution.slot, execution, intent, plan)
 
-    async def noted_stop(self, slot: Slot, execution: Execution, intent: Intent, plan: Plan) -> None:
+    async def _noted_stop(self, slot: Slot, execution: Execution, intent: Intent, plan: Plan) -> None:
         """First what is meant by it, then the signal."""
+        execution.awaited = True
         end_s = self._loop.time() + plan.total_s
         if not await slot.note(execution, intent, end_s):
             self._ground.log.error("worker.silent", worker=slot.name, hint="it is killed, and its job is seen to")
@@ -52,6 +51,7 @@ class Stops:
 
     async def rest(self, execution: Execution, intent: Intent) -> None:
         """Ask what a horse left behind that was stopped with its whole host; then its worker may write."""
+        execution.awaited = True
         await self.run(execution.slot, execution, intent, self._ground.order.manner.plan)
         execution.slot.tell("settled", execution=execution.id)
 
@@ -76,3 +76,11 @@ class Stops:
         end_s = self._loop.time() + self._ground.order.manner.plan.total_s
         unknowing = [each for each in executions if each.forked.is_set() and not each.intent]
         await asyncio.gather(*(each.slot.note(each, intent, end_s) for each in unknowing))
+        for each in unknowing:
+            self.settle(each)  # it may have ended before that, and its worker waits for a word
+
+    def settle(self, execution: Execution) -> None:
+        """Let the worker write RQ's state, if all is gone, and nobody else sees to it: of what stops with its host."""
+        slot = execution.slot
+        if execution.intent and not execution.awaited and slot.execution is execution and slot.tree.childless:
+            slot.tell("settled", execution=execution.id)
