@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from coord.door import status
+from coord import memory
+from coord.door import no_such_job, status
 from coord.errors import UnreachableError
 from coord.messages import Event
 from coord.record import BEAT_S, LEASE_S, SILENCE_S
@@ -50,6 +51,7 @@ class Follower:
     """One look after another. `snapshot`: the job when it was last seen."""
 
     snapshot: Snapshot
+    _seen_s: float  # when that was, in monotonic time
 
     def __init__(self, door: Door, record: Record, timeout_s: float | None) -> None:
         self._door = door
@@ -63,7 +65,7 @@ class Follower:
 
     async def begin(self) -> None:
         """Look for the first time. Raises NoSuchJobError, UnreachableError."""
-        self.snapshot = await status(self._door, self._record)
+        self.snapshot, self._seen_s = await status(self._door, self._record), time.monotonic()
 
     async def look(self) -> list[Event]:
         """Wait until something happened, at most LOOK_S, and give it. Raises UnreachableError when Redis stays away."""
@@ -86,9 +88,21 @@ class Follower:
         events = await self._door.events(self._record, self._seen, wait_s)
         if self.snapshot.request and not self.snapshot.verdict:
             await self._settle()
-        self.snapshot = await status(self._door, self._record)
+        await self._see()
         self._seen = events[-1].id if events else self._seen
         return events
+
+    async def _see(self) -> None:
+        """Read the job. What the server has lost of it meanwhile is written again: nobody is forgotten."""
+        found = await self._door.run(self._record.snapshot())
+        if memory.lost(self.snapshot, found):
+            since_s = time.monotonic() - self._seen_s
+            await self._door.run(memory.restored(self._record, self.snapshot, since_s))
+            await self._door.remember(self._record.job_id)
+            found = await self._door.run(self._record.snapshot())
+        if found is None:
+            raise no_such_job(self._record.job_id)
+        self.snapshot, self._seen_s = found, time.monotonic()
 
     async def _settle(self) -> None:
         now_s, before_s = time.monotonic(), self._settled_s

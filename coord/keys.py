@@ -27,9 +27,10 @@ def job_keys(job_id: str) -> tuple[str, ...]:
 
 
 JOB_KEYS = (
-    # hash: created_us, longest waits, patience_us (until then nobody is given up); then request, plan, requested_us,
-    # rev, first_failure; then verdict; with RQ jobs: rq (1: they are to be swept), rq_due_us and rq_by (until when, and
-    # who does it), rq_lost, rq_unproved and its count, and how many were rq_canceled, rq_stopped, rq_requeued
+    # hash: created_us, longest waits, patience_us (until then nobody is given up), forgot_us (when the server lost it),
+    # memory (who wrote it again knew `part` or the `whole`); then request, plan, requested_us, rev, first_failure; then
+    # verdict; with RQ jobs: rq (1: they are to be swept), rq_due_us and rq_by (until when, and who does it), rq_lost,
+    # rq_unproved and its count, and how many were rq_canceled, rq_stopped, rq_requeued
     "job",
     "agents",  # hash agent id -> AgentInfo JSON; `join` writes it
     "reports",  # hash agent id -> AgentReport JSON with its timings; `report` writes it

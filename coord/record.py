@@ -76,10 +76,13 @@ class Record:
         self._keys = job_keys(job_id)
         self._retain_s = retain_s
 
-    def join(self, info: AgentInfo, plan: Plan, lease_s: float = LEASE_S) -> Call[Answer]:
-        """`joined`, or `fenced` with the request that forbids it. `plan`: the waits this agent's command needs."""
+    def join(self, info: AgentInfo, plan: Plan, lease_s: float = LEASE_S, *, again: bool = False) -> Call[Answer]:
+        """`joined`, or `fenced` with the request that forbids it. `plan`: the waits this agent's command needs.
+
+        `again`: it had joined before, and the record has lost it.
+        """
         waits = (plan.kill_at_s, plan.kill_wait_s, plan.kill_max_s)
-        return self._call("join", info.agent_id, encode(info), *waits, _us(lease_s), decode=_answer)
+        return self._call("join", info.agent_id, encode(info), *waits, _us(lease_s), int(again), decode=_answer)
 
     def request(
         self, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool = False, rq: bool = False
@@ -138,7 +141,8 @@ class Record:
     def beat(self, agent_id: str, lease_s: float = LEASE_S) -> Call[Answer]:
         """Renew the lease; `exists` with the request when the job has one.
 
-        `unknown` when the record lost the agent, `back` when it was given up: join again. `lost`: another one's lease
+        `missing`, with the request, and `unknown`, without one, when the record lost the agent: `enrol`, or join again;
+        `back` when it was given up: join again. `lost`: another one's lease
         has ended, which is for any survivor to say (`host_lost`).
         """
         return self._call("beat", agent_id, _us(lease_s), decode=_beaten)
@@ -150,6 +154,10 @@ class Record:
         """
         body = wish.body() if lost.info.fail_fast else ""
         return self._call("host_lost", lost.info.agent_id, encode(loss(lost)), body, DEFAULT_PLAN, decode=_answer)
+
+    def restore(self, words: Iterable[str | int]) -> Call[Answer]:
+        """Write again what the server lost (`memory` gives the words): `restored`, or `exists` with what holds."""
+        return self._call("restore", *words, decode=_answer)
 
     def settle(
         self, bound_s: float, patience_s: float = PATIENCE_S, *, was_away: bool = False, again: bool = False

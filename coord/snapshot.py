@@ -6,7 +6,7 @@ The public JSON, the terminal tables and the exit code are all made of a Snapsho
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -39,7 +39,8 @@ class Agent:
     report: AgentReport
     lease_left_s: float | None  # None: it left, or was declared lost
     left_us: int | None  # Redis time of its last word
-    last_heard_s: float | None = None  # Redis time that has passed since it was heard
+    heard_us: int | None = None  # Redis time it was last heard
+    last_heard_s: float | None = None  # seconds that have passed since then
     answered: bool = False  # it said that it stops its processes, or has
 
     @property
@@ -73,6 +74,14 @@ class OnRq:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The record's own words, for the case that the server loses them."""
+
+    job: dict[str, str]
+    reports: dict[str, str]  # by agent id
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A job at one instant of Redis time."""
 
@@ -85,6 +94,8 @@ class Snapshot:
     first_failure: FirstFailure | None
     agents: tuple[Agent, ...]  # by host, then agent id
     rq: OnRq = OnRq()
+    record_lost: bool = False  # the server lost the record, and nobody is left who knew all of it
+    kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @property
     def state(self) -> JobState:
@@ -160,7 +171,8 @@ def _decode(job_id: str, reply: Any) -> Snapshot | None:
                 report=_believed(said, left_s, lost=agent_id in lost),
                 lease_left_s=left_s,
                 left_us=int(float(left[agent_id])) if agent_id in left else None,
-                last_heard_s=max(0.0, -(_left_s(heard.get(agent_id), now) or 0.0)) if agent_id in heard else None,
+                heard_us=int(float(heard[agent_id])) if agent_id in heard else None,
+                last_heard_s=max(0.0, now - float(heard[agent_id])) / 1e6 if agent_id in heard else None,
                 answered=said.state is not AgentState.RUNNING,
             )
         )
@@ -174,6 +186,8 @@ def _decode(job_id: str, reply: Any) -> Snapshot | None:
         first_failure=_first_failure(job),
         agents=tuple(sorted(agents, key=lambda agent: (agent.info.host, agent.info.agent_id))),
         rq=_on_rq(job, int(rq_jobs)),
+        record_lost=job.get(b"memory") == b"part",
+        kept=Kept(_texts(job), _texts(reports)),
     )
 
 
@@ -229,6 +243,10 @@ def _first_failure(job: dict[bytes, bytes]) -> FirstFailure | None:
     if b"first_failure" not in job:
         return None
     return replace(decode_failure(job[b"first_failure"]), at_us=int(job[b"first_failure_us"]))
+
+
+def _texts(words: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in words.items()}
 
 
 def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:

@@ -5,12 +5,13 @@ Signals to processes never wait for Redis: reports leave through a queue of thei
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from coord.channel import Channel
 from coord.coordinator import new_request
+from coord.memory import restored_by_agent
 from coord.messages import Cause
 from coord.record import loss
 from coord.render.text import failure_words
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from coord.ledger import AsyncLedger
-    from coord.messages import AgentInfo, ShutdownRequest
+    from coord.messages import AgentInfo, FirstFailure, ShutdownRequest
     from coord.record import Answer, Call, Lost, Record
     from workers.containment import Containment
     from workers.link import Link
@@ -75,6 +76,8 @@ class Agent(Keeper):
         )
         self.info = info
         self.request: ShutdownRequest | None = None
+        self.caused: tuple[str, FirstFailure] | None = None  # the id of a request that was made here, and why
+        self._heard_s = 0.0
         self.told = False  # the record has all that this agent had to tell
         self._record = record
         self._policy = policy or Policy(info.host)
@@ -126,7 +129,7 @@ class Agent(Keeper):
         known = self.request
         if known and known.id == request.id and known.rev >= request.rev:
             return
-        self.request = request
+        self.request, self._heard_s = request, self.now_s()
         self._stopper.stop(request.plan, request.elapsed_s, hurried=request.rev > 1)  # signals first, words later
         self._log.info(
             "shutdown.requested", request=request.id, cause=request.cause, by=request.by, reason=request.reason
@@ -155,7 +158,15 @@ class Agent(Keeper):
     def give_up(self, lost: Lost) -> Call[Answer]:
         """Another agent's lease has ended: a rank whose host is lost is as missing as one that failed."""
         wish = new_request(self.job_id, Cause.HOST_LOST, self._policy.by, failure_words(loss(lost)))
+        self.caused = wish.id, loss(lost)
         return self._record.host_lost(lost, wish)
+
+    def restore(self) -> Call[Answer]:
+        """The server has lost the request that is obeyed here: it is written again, as old as it is."""
+        request = cast("ShutdownRequest", self.request)
+        request = replace(request, elapsed_s=request.elapsed_s + self.now_s() - self._heard_s)
+        failure = self.caused[1] if self.caused and self.caused[0] == request.id else None
+        return restored_by_agent(self._record, request, self.info, failure)
 
     def why(self) -> dict[str, str | None]:
         """Give what the children are told of the reason."""

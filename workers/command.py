@@ -258,6 +258,8 @@ class CommandRun:
             stderr_tail=lines,
         )
         wish = new_request(self._order.job_id, Cause.FAILURE, self._settings.by, failure_words(failure))
+        if self._agent:
+            self._agent.caused = wish.id, failure
         return self._record.fail(failure, wish)
 
     # -- how it ends ---------------------------------------------------------------------------------------------------

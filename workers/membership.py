@@ -26,7 +26,9 @@ RETRY_S = 0.5  # a beat that failed is tried again soon: who is patient with us 
 
 
 class Owner(Protocol):
-    """Whose place it is."""
+    """Whose place it is. `request`: the one that it obeys."""
+
+    request: ShutdownRequest | None
 
     def hear(self, request: ShutdownRequest) -> None:
         """The record has a request."""
@@ -36,6 +38,9 @@ class Owner(Protocol):
 
     def give_up(self, lost: Lost) -> Call[Answer]:
         """Another agent's lease has ended: give the call to make."""
+
+    def restore(self) -> Call[Answer]:
+        """The server has lost the request: give the call that writes it again."""
 
 
 class Membership:
@@ -87,19 +92,32 @@ class Membership:
 
     async def beat(self) -> None:
         """Renew the lease, and read what the record has; join again when it has lost us."""
+        knew = self._owner.request is not None
         answer = await self._ledger.run(self._record.beat(self._info.agent_id))
-        if answer.word in {"unknown", "back"} and not self.over:
+        if knew and answer.request is None:
+            self._log.warning("record.lost", hint="the server lost the job's request; writing it again")
+            answer = await self._again(self._owner.restore())
+        elif answer.word == "missing":
+            self._log.warning("record.lost", hint="the server lost that this agent has joined; it says so again")
+            answer = await self._again(self._record.enrol(self._info))
+        elif answer.word in {"unknown", "back"} and not self.over:
             if answer.word == "back":
                 self._log.warning("agent.back", hint="nobody had heard from here for too long; joining again")
             else:
                 self._log.warning("record.lost", hint="the server lost the job's record; joining again")
-            answer = await self._ledger.run(self._record.join(self._info, self._plan))
-            self._owner.report()
+            again = answer.word == "unknown"
+            answer = await self._again(self._record.join(self._info, self._plan, again=again))
         elif answer.lost:
             self._log.warning("agent.lost", lost=answer.lost.info.agent_id, silent_s=round(answer.lost.silent_s, 1))
             answer = await self._ledger.run(self._owner.give_up(answer.lost))
         if answer.request:
             self._owner.hear(answer.request)
+
+    async def _again(self, call: Call[Answer]) -> Answer:
+        answer = await self._ledger.run(call)
+        self._owner.report()
+        await self._ledger.remember(self._record.job_id)
+        return answer
 
     async def _take_back(self) -> None:
         """A join that was interrupted may have reached the record: say that nothing was started."""

@@ -71,7 +71,10 @@ class RecordedJob(ScopedJob):
 
     async def _failed(self, process: Process) -> Call[Answer]:
         failure = self._failure_of(process)
-        return self._record.fail(failure, self._wish(Cause.FAILURE, failure_words(failure)))
+        wish = self._wish(Cause.FAILURE, failure_words(failure))
+        if self._agent:
+            self._agent.caused = wish.id, failure
+        return self._record.fail(failure, wish)
 
     async def _learn(self, ledger: AsyncLedger) -> None:
         """Read which failure was the first: it may have been on another host."""

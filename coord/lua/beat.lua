@@ -1,8 +1,8 @@
 -- An agent is alive. It learns whether its job has a request, so that even a silently dead subscription costs one beat;
 -- and whether the lease of another agent has ended, so that any survivor finds a lost host.
 -- ARGV: agent id, lease_us.
--- Returns 'exists' with the request; {'back'} when the agent was given up, and {'unknown'} when the record has lost it: it
--- has to join again; {'lost', AgentInfo JSON, microseconds since it was heard}; or {'none'}.
+-- Returns 'exists' with the request; 'missing' with it when the record has lost the agent, which has to enrol; {'back'} when the
+-- agent was given up, and {'unknown'} when the record has lost it: it has to join again; {'lost', AgentInfo JSON, microseconds since it was heard}; or {'none'}.
 
 local agent_id, lease_us = unpack(ARGV, 3)
 
@@ -14,7 +14,7 @@ end
 redis.call('ZADD', LEASES, 'XX', int(NOW_US + lease_us), agent_id)
 touch()
 if fenced() then
-  return request('exists')
+  return request((known or given_up or redis.call('ZSCORE', LEFT, agent_id)) and 'exists' or 'missing')
 end
 if not known then
   return {given_up and 'back' or 'unknown'}

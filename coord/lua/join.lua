@@ -1,9 +1,10 @@
 -- An agent joins the job, or is refused because the job is fenced.
--- ARGV: agent id, AgentInfo JSON, grace_s, kill_wait_s, grace_max_s, lease_us.
+-- ARGV: agent id, AgentInfo JSON, grace_s, kill_wait_s, grace_max_s, lease_us, '1' when it had
+--       joined before, and the record has lost it.
 -- Returns {'joined'} or the request that forbids it.
 
 wholly()
-local agent_id, info, grace_s, kill_wait_s, grace_max_s, lease_us = unpack(ARGV, 3)
+local agent_id, info, grace_s, kill_wait_s, grace_max_s, lease_us, again = unpack(ARGV, 3)
 local LEFT_MAX = 1000
 
 if fenced() then
@@ -28,6 +29,9 @@ raise('grace_max_s', grace_max_s)
 hear(agent_id)
 redis.call('HSET', AGENTS, agent_id, info)
 redis.call('ZADD', LEASES, int(NOW_US + lease_us), agent_id)
+if again == '1' then
+  redis.call('HSET', JOB, 'forgot_us', int(NOW_US))
+end
 redis.call('ZREM', LEFT, agent_id)
 if redis.call('ZREM', LOST, agent_id) == 1 then
   event('agent.back', info)

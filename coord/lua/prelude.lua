@@ -139,10 +139,15 @@ local function settle()
   if redis.call('HEXISTS', JOB, 'rq_due_us') == 1 then
     return
   end
-  local job = redis.call('HMGET', JOB, 'killed', 'survived', 'verdict', 'rq_lost', 'rq_unproved_count')
+  local job = redis.call('HMGET', JOB, 'killed', 'survived', 'verdict', 'rq_lost', 'rq_unproved_count', 'forgot_us', 'memory')
+  -- The server lost the record: who lives has said so again within this time, and is waited for.
+  if job[6] and NOW_US < job[6] + PATIENCE_US then
+    return
+  end
   local killed, survived = tonumber(job[1] or 0), tonumber(job[2] or 0)
   local verdict = 'clean'
-  if survived > 0 or redis.call('ZCARD', LOST) > 0 or job[4] or tonumber(job[5] or 0) > 0 then
+  if survived > 0 or redis.call('ZCARD', LOST) > 0 or job[4] or tonumber(job[5] or 0) > 0
+    or job[7] == 'part' then
     verdict = 'incomplete'
   elseif killed > 0 then
     verdict = 'forced'

@@ -29,6 +29,7 @@ def job_document(snapshot: Snapshot) -> dict[str, Any]:
         "first_failure": _first_failure(snapshot.first_failure),
         "agents": [_agent(agent) for agent in snapshot.agents],
         "rq": _rq(snapshot.rq),
+        "record_lost": snapshot.record_lost,
     }
 
 

@@ -188,7 +188,8 @@ def _missing(snapshot: Snapshot) -> str:
         for agent in snapshot.agents
         if agent.state == "stopped" and agent.report.proof is None and not agent.report.count(Outcome.SURVIVED)
     ]
-    return "; ".join(lost + survived + unproved + _missing_rq(snapshot.rq))
+    forgot = ["the server lost the job's record, and nobody knows any more who else was in it"]
+    return "; ".join(lost + survived + unproved + (forgot if snapshot.record_lost else []) + _missing_rq(snapshot.rq))
 
 
 def _missing_rq(rq: OnRq) -> list[str]:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from coord import ledger
+from coord import ledger, memory
 from coord.__main__ import main
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ def impatient() -> None:
     patch.object(ledger, "script_text", changed).start()
 
 
-GUARDS: dict[str, Callable[[], None]] = {each.__name__.replace("_", "-"): each for each in (impatient,)}
+def forgetful() -> None:
+    """What the server does not know any more was never there."""
+    patch.object(memory, "lost", lambda _before, _now: False).start()
+
+
+GUARDS: dict[str, Callable[[], None]] = {each.__name__.replace("_", "-"): each for each in (impatient, forgetful)}
 
 if __name__ == "__main__":
     GUARDS[sys.argv.pop(1)]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from coord import memory
 from coord.coordinator import Coordinator, new_request
 from coord.keys import JOB_KEYS, job_keys
 from coord.messages import (
@@ -102,6 +103,20 @@ class Desk:
     def coordinator(self) -> Coordinator:
         """Another client, with a connection of its own."""
         return Coordinator(self.ledger._url, by=BY, retain_s=RETAIN_S)
+
+    # -- what a server that forgets does ------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """The server starts again without what it knew."""
+        self.raw.delete(*self.all_keys())
+
+    def remember(self, before: Snapshot, since_s: float = 0.0) -> Answer:
+        """What a follower does that read the job `since_s` ago."""
+        return self.ledger.run(memory.restored(self.record, before, since_s))
+
+    def say_again(self, host: str, request: ShutdownRequest, cause: FirstFailure | None = None) -> Answer:
+        """What an agent does that has heard the request."""
+        return self.ledger.run(memory.restored_by_agent(self.record, request, info(host), cause))
 
     # -- what time does -----------------------------------------------------------------------------------------------
 
