@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from coord.finished import finished
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Generator
 
     from coord.ledger import Ledger
     from coord.messages import Event
@@ -29,6 +31,15 @@ class Blocking:
         """Block for a while."""
         time.sleep(wait_s)  # noqa: ASYNC251  # there is no event loop
 
+    @property
+    def min_replicas(self) -> int:
+        """How many replicas a new request should reach."""
+        return self._ledger.min_replicas
+
+    async def copies(self, call: Call[Any]) -> int:
+        """Tell on how many replicas all is that was written of the call's job."""
+        return self._ledger.copies(call)
+
     async def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id, blocking up to `wait_s` for the first one."""
         return self._ledger.events(record, after, wait_s)
@@ -44,17 +55,6 @@ class Blocking:
     async def forget(self, job_id: str) -> None:
         """Take the job out of the index."""
         self._ledger.forget(job_id)
-
-
-def finished(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end and give its result; one that waits for an event loop is a defect of ours."""
-    try:
-        work.send(None)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    work.close()
-    raise RuntimeError("it waits for an event loop, and there is none")
 
 
 def each(work: AsyncGenerator[T, None]) -> Generator[T, None, None]:

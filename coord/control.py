@@ -6,11 +6,11 @@ Redis, and nothing of how processes are stopped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from coord.door import no_such_job, status
-from coord.errors import CoordError
+from coord.errors import CoordError, UnreachableError
 from coord.following import MARGIN_S, follow
 from coord.record import LEASE_S, Record
 
@@ -27,16 +27,32 @@ SHORTEN_TRIES = 20  # each one lost means that somebody else made the request mo
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """What came of a request: `created`, or `exists`/`shortened` when there was one; and the one that holds now."""
+    """What came of a request: `created`, or `exists`/`shortened` when there was one; and the one that holds now.
+
+    `copies`: how many replicas were seen to have it, when a number of them was asked for.
+    """
 
     word: str
     request: ShutdownRequest
+    copies: int | None = None
 
 
 async def request(
     door: Door, record: Record, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool, rq: RqSide
 ) -> Requested:
     """Have the job stopped. A plan makes an existing request more urgent, never less. Raises NoSuchJobError."""
+    made = await _requested(door, record, wish, plan, fence_unknown=fence_unknown, rq=rq)
+    if not door.min_replicas:
+        return made
+    try:
+        return replace(made, copies=await door.copies(record.snapshot()))
+    except UnreachableError:  # it was recorded; who follows learns whether it still is
+        return replace(made, copies=0)
+
+
+async def _requested(
+    door: Door, record: Record, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool, rq: RqSide
+) -> Requested:
     answer = await door.run(record.request(wish, plan, fence_unknown=fence_unknown))
     unknown = answer.request is None
     if unknown and not await rq.has(record.job_id):

@@ -11,17 +11,27 @@ import os
 from typing import TYPE_CHECKING, Self
 
 from coord import control
-from coord.blocking import Blocking, each, finished
+from coord.blocking import Blocking, each
 from coord.connect import RETRIES
 from coord.embedded import ensure
 from coord.errors import UsageError
+from coord.finished import finished
 from coord.keys import check_job_id
 from coord.ledger import AsyncLedger, Ledger
 from coord.messages import Cause, ShutdownRequest, one_line
 from coord.on_rq import OnRq
 from coord.plan import Plan, wished
 from coord.record import RETAIN_S, Record
-from coord.settings import acting_on, check_host, check_retain, host_name, parse_retain, variable
+from coord.settings import (
+    acting_on,
+    check_host,
+    check_replicas,
+    check_retain,
+    host_name,
+    parse_replicas,
+    parse_retain,
+    variable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -43,9 +53,12 @@ class _Control:
         by: str | None = None,
         retain_s: float | None = None,
         rq_url: str | None = None,
+        min_replicas: int | None = None,
     ) -> None:
         self._url = redis_url or variable("COORD_REDIS_URL", str)
         self._rq_url = rq_url
+        given = variable("COORD_MIN_REPLICAS", parse_replicas) if min_replicas is None else check_replicas(min_replicas)
+        self._min_replicas = given or 0
         self._by = by or acting_on(variable("COORD_HOST", check_host) or host_name())
         self._retain_s = (
             variable("COORD_RETAIN", parse_retain) or RETAIN_S if retain_s is None else check_retain(retain_s)
@@ -69,10 +82,12 @@ class Coordinator(_Control):
         print(coordinator.status("nightly").verdict)  # -> clean
     ```
 
-    `redis_url`: redis://, rediss:// or unix://; else COORD_REDIS_URL; else this user's embedded server, which is
-    started if it is not there. `by`: who acts, as everybody who is affected reads it; else user@host (COORD_HOST).
+    `redis_url`: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://; else COORD_REDIS_URL; else this
+    user's embedded server, which is started if it is not there. `by`: who acts, as everybody who is affected reads it;
+    else user@host (COORD_HOST).
     `retain_s`: how long a job's record outlives the last thing that happened to it, 60 s to 7 days; else COORD_RETAIN,
-    else 7 days. `rq_url`: where RQ's jobs are; else RQ_REDIS_URL, else the same Redis.
+    else 7 days. `rq_url`: where RQ's jobs are; else RQ_REDIS_URL, else the same Redis. `min_replicas`: a request waits
+    up to 1 s for so many replicas to have it, and tells how many have (`copies`); else COORD_MIN_REPLICAS, else 0.
 
     Errors are `CoordError`s. Raises UsageError for an argument or an environment variable that can't be; each call
     raises UnreachableError when Redis can't be used: what was recorded before stays recorded.
@@ -85,10 +100,11 @@ class Coordinator(_Control):
         by: str | None = None,
         retain_s: float | None = None,
         rq_url: str | None = None,
+        min_replicas: int | None = None,
     ) -> None:
-        super().__init__(redis_url, by=by, retain_s=retain_s, rq_url=rq_url)
+        super().__init__(redis_url, by=by, retain_s=retain_s, rq_url=rq_url, min_replicas=min_replicas)
         url = self._url or ensure()
-        self._ledger = Ledger(url)
+        self._ledger = Ledger(url, min_replicas=self._min_replicas)
         self._door = Blocking(self._ledger)
         self._rq = OnRq(url, self._rq_url, self._by, blocking=True)
 
@@ -210,7 +226,7 @@ class AsyncCoordinator(_Control):
 
     async def __aenter__(self) -> Self:
         url = self._url or await _ensured()
-        self._opened = AsyncLedger(url, retries=RETRIES)
+        self._opened = AsyncLedger(url, retries=RETRIES, min_replicas=self._min_replicas)
         self._rq = OnRq(url, self._rq_url, self._by, blocking=False)
         return self
 

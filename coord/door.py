@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from coord.errors import NoSuchJobError
 
@@ -22,6 +22,13 @@ class Door(Protocol):
 
     async def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
+
+    @property
+    def min_replicas(self) -> int:
+        """How many replicas a new request should reach; 0: that is nobody's business."""
+
+    async def copies(self, call: Call[Any]) -> int:
+        """Tell on how many replicas all is that was written of the call's job, after waiting a moment for them."""
 
     async def pause(self, wait_s: float) -> None:
         """Let time pass: Redis is away, and is asked again later."""

@@ -27,20 +27,26 @@ from coord.redis_errors import mapped
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+    from coord.places import Surroundings
     from coord.record import Call, Record
 
 EVENTS_PER_READ = 1000
 RQ_JOBS_PER_READ = 1000
+WAIT_S = 1.0  # for replicas
 
 T = TypeVar("T")
 
 
 class Ledger:
-    """The record on a blocking connection. Raises UnreachableError when Redis can't be used."""
+    """The record on a blocking connection. Raises UnreachableError when Redis can't be used.
 
-    def __init__(self, url: str, connection: redis.Redis | None = None) -> None:
+    `min_replicas`: how many replicas a new request should reach; see `copies`.
+    """
+
+    def __init__(self, url: str, connection: redis.Redis | None = None, *, min_replicas: int = 0) -> None:
         """Connect; or use a connection that there is, of which `url` is only what is said of it."""
         self._url = url
+        self.min_replicas = min_replicas
         with mapped(url):
             self._redis = connection or connect.blocking(url)
 
@@ -53,6 +59,12 @@ class Ledger:
             except redis.exceptions.NoScriptError:
                 reply = self._redis.eval(text, len(call.keys), *call.keys, *call.args)
         return _decoded(call, reply)
+
+    def copies(self, call: Call[Any]) -> int:
+        """Tell on how many replicas all is that was written of the call's job; gives up after WAIT_S with how many."""
+        with mapped(self._url), self._redis.pipeline(transaction=False) as pipe:
+            known, copies = _together(pipe, call, self.min_replicas).execute()
+        return int(copies) if known else 0
 
     def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
@@ -87,6 +99,16 @@ class Ledger:
         with mapped(self._url):
             return self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
+    def look_around(self) -> Surroundings | None:
+        """Ask each sentinel or node that the URL leads to what it sees; None when it names one server."""
+        with mapped(self._url):
+            return self._redis.look_around() if hasattr(self._redis, "look_around") else None
+
+    def primaries(self) -> list[str]:
+        """Give the URL of each server that holds some of the record."""
+        with mapped(self._url):
+            return self._redis.primaries() if hasattr(self._redis, "primaries") else [self._url]
+
     def close(self) -> None:
         """Close the connection."""
         self._redis.close()
@@ -95,11 +117,13 @@ class Ledger:
 class AsyncLedger:
     """The record on an asyncio connection, and the ear on the control channel.
 
-    `retries`: how often a call is tried again when the connection fails; an agent does so by itself.
+    `retries`: how often a call is tried again when the connection fails; an agent does so by itself. `min_replicas`: as
+    for a Ledger.
     """
 
-    def __init__(self, url: str, *, retries: int = 0) -> None:
+    def __init__(self, url: str, *, retries: int = 0, min_replicas: int = 0) -> None:
         self._url = url
+        self.min_replicas = min_replicas
         with mapped(url):
             self._redis = connect.waiting(url, retries)
             self._ear = connect.ear(url)
@@ -117,6 +141,13 @@ class AsyncLedger:
     async def pause(self, wait_s: float) -> None:
         """Let a while pass."""
         await asyncio.sleep(wait_s)
+
+    async def copies(self, call: Call[Any]) -> int:
+        """Tell on how many replicas all is that was written of the call's job; gives up after WAIT_S with how many."""
+        with _awaited(self._url):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                known, copies = await _together(pipe, call, self.min_replicas).execute()
+        return int(copies) if known else 0
 
     async def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
@@ -176,6 +207,16 @@ def _awaited(url: str) -> Iterator[None]:
             raise
     if task and task.cancelling() > before:
         raise asyncio.CancelledError
+
+
+def _together(pipe: Any, call: Call[Any], count: int) -> Any:
+    """Put a write on the job, and a wait for the replicas to have it, on one connection: WAIT knows no other's writes.
+
+    What was written before has come to them before. A job that is not there any more was lost, and has no copies.
+    """
+    pipe.expire(call.keys[0], call.args[0])
+    pipe.wait(count, round(WAIT_S * 1000))
+    return pipe
 
 
 def _decoded(call: Call[T], reply: Any) -> T:

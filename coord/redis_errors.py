@@ -13,9 +13,17 @@ from coord.errors import CoordError, UnansweredError, UnreachableError, UsageErr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SCHEMES = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
 # What a server says that works but can't be used now, by words in its error; what it says otherwise follows as it is.
 _FORBIDS = ("forbids this user a command", "Allow it keys coord:*, rq:*, channel coord:control, scripts")
 _SERVER_SAYS = {
+    "mismatch, certificate": ("shows a certificate for another name", "Use that name, or ?ssl_check_hostname=false"),
+    "doesn't match": ("shows a certificate for another name", "Use that name, or ?ssl_check_hostname=false"),
+    "certificate has expired": ("shows a certificate that has expired", "Renew it"),
+    "CERTIFICATE_VERIFY_FAILED": ("shows a certificate that nobody here trusts", "Name its CA: ?ssl_ca_certs=FILE"),
+    "certificate required": ("wants a certificate of the client", "Name it: ?ssl_certfile=FILE&ssl_keyfile=FILE"),
+    "WRONG_VERSION_NUMBER": ("does not speak TLS", "Use redis:// in place of rediss://"),
+    "cluster support disabled": ("is no Cluster", "Use redis:// in place of redis+cluster://"),
     "read only replica": ("is a read-only replica", "Give the address of the primary"),
     "MASTER is down": ("is a replica without a primary", "Give the address of the primary"),
     "o permissions to": _FORBIDS,
@@ -35,7 +43,8 @@ _SERVER_SAYS = {
 def shown(url: str) -> str:
     """Give the URL as it may be shown: without its password, wherever that stands."""
     hidden = re.sub(r"(?i)(password=)[^&#]*", r"\1***", url)
-    return re.sub(r"^([^/]*//[^/?#]*?):[^/?#]*@", r"\1:***@", hidden)
+    # up to the last @, since a password whose signs were not quoted is one, too
+    return re.sub(r"^([^/]*//[^/?#@:]*):.*@", r"\1:***@", hidden)
 
 
 @contextmanager
@@ -48,11 +57,17 @@ def mapped(url: str) -> Iterator[None]:
     except (TimeoutError, OSError) as error:
         raise _not_reachable(url, error) from error
     except (ValueError, TypeError) as error:  # redis-py has no error of its own for a URL that it can't read
-        raise UsageError(f"{shown(url)!r} is no Redis URL", "Use redis://, rediss:// or unix://") from error
+        raise UsageError(
+            f"{shown(url)!r} is no Redis URL", "Use redis://, rediss://, unix://, redis+sentinel:// or +cluster://"
+        ) from error
 
 
 def _ours(error: redis.exceptions.RedisError, url: str) -> CoordError:
     text = str(error)
+    if isinstance(error, redis.exceptions.AskError):  # a MovedError is one, too
+        return UnreachableError(f"Redis at {shown(url)} is one node of a Cluster", "Use redis+cluster://HOST:PORT,...")
+    if isinstance(error, redis.exceptions.TryAgainError):
+        return UnreachableError(f"Redis at {shown(url)} is moving this job to another node", "Try again in a moment")
     for sign, (what, hint) in _SERVER_SAYS.items():
         if sign in text:
             return UnreachableError(f"Redis at {shown(url)} {what}", hint)

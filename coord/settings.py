@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 HOST_MAX = 64
 RETAIN_MIN_S = 60
+REPLICAS_MAX = 100
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -30,6 +31,7 @@ class Settings:
     host: str
     retain_s: int
     log_level: str
+    min_replicas: int = 0
 
     @property
     def by(self) -> str:
@@ -85,6 +87,20 @@ def check_retain(seconds: float) -> int:
     if seconds > WAIT_MAX_S:
         raise UsageError(f"the record is kept for at most {format_duration(WAIT_MAX_S)}")
     return round(seconds)
+
+
+def parse_replicas(text: str) -> int:
+    """Read a number of replicas; raises UsageError."""
+    if not text.isdecimal():
+        raise UsageError(f"{text!r} is no number of replicas", f"0 to {REPLICAS_MAX}")
+    return check_replicas(int(text))
+
+
+def check_replicas(count: int) -> int:
+    """Give the number back if there can be so many replicas; raises UsageError that says why not."""
+    if not 0 <= count <= REPLICAS_MAX:
+        raise UsageError(f"{count} is no number of replicas", f"0 to {REPLICAS_MAX}")
+    return count
 
 
 def runtime_dir() -> Path:

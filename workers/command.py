@@ -113,7 +113,7 @@ class CommandRun:
         hear_children(loop, lambda: None)
         hear(loop, STOPPING_SIGNALS, self._take_signal)
         sweep.start_if_needed(url)
-        ledger = AsyncLedger(url)
+        ledger = AsyncLedger(url, min_replicas=self._settings.min_replicas)
         containment = contain(self._order.containment, self._info.agent_id, self._log)
         agent = Agent(
             ledger,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from coord.errors import CoordError
 from coord.record import Answer
@@ -69,4 +69,17 @@ class Outbox:
             return False
         if isinstance(answer, Answer) and answer.request:
             self._heard(answer.request)
+            if call and answer.word == "created" and self._ledger.min_replicas:
+                await self._count_copies(call)
         return True
+
+    async def _count_copies(self, call: Call[Any]) -> None:
+        """Say it when a request that was just made is on fewer replicas than it should be."""
+        try:
+            copies = await self._ledger.copies(call)
+        except CoordError:
+            copies = 0
+        if copies < self._ledger.min_replicas:
+            self._log.warning(
+                "request.risky", copies=copies, wanted=self._ledger.min_replicas, hint="lost if Redis' primary dies now"
+            )

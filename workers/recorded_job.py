@@ -46,7 +46,7 @@ class RecordedJob(ScopedJob):
         return self._agent.request if self._agent else None
 
     async def _work(self, ready: Callable[[Keeper], None]) -> None:
-        ledger = AsyncLedger(self._url or "")
+        ledger = AsyncLedger(self._url or "", min_replicas=self.terms.min_replicas)
         try:
             self._agent = Agent(
                 ledger,

@@ -85,7 +85,7 @@ class RQHost:
         hear_children(loop, lambda: None)
         hear(loop, STOPPING_SIGNALS, self._take_signal)
         sweep.start_if_needed(self.url)
-        ledger = AsyncLedger(self.url)
+        ledger = AsyncLedger(self.url, min_replicas=self._settings.min_replicas)
         containment = contain(self.order.containment, self.info.agent_id, self.log, Subreaper(spare=self.spare))
         files = StopFiles(self.info.agent_id)
         self.clerks = clerks = Clerks(self.spare, self._clerk_facts(), self.log)

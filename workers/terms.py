@@ -13,7 +13,7 @@ from coord.keys import check_job_id
 from coord.messages import clip
 from coord.plan import Plan
 from coord.record import RETAIN_S
-from coord.settings import LEVELS, acting_on, check_host, host_name, parse_retain, variable
+from coord.settings import LEVELS, acting_on, check_host, host_name, parse_replicas, parse_retain, variable
 from workers.containment import Choice
 from workers.stopper import Manner
 
@@ -39,6 +39,7 @@ class Terms:
     retain_s: int
     log_level: str
     sweep_shm: bool
+    min_replicas: int = 0
 
     @classmethod
     def of(  # noqa: PLR0913  # see `JobScope`
@@ -73,6 +74,7 @@ class Terms:
             retain_s=variable("COORD_RETAIN", parse_retain) or RETAIN_S,
             log_level=_one_of("log_level", log_level, LEVELS),
             sweep_shm=sweep_shm,
+            min_replicas=variable("COORD_MIN_REPLICAS", parse_replicas) or 0,
         )
 
     @property

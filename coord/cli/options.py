@@ -10,7 +10,7 @@ import click
 from coord.errors import UsageError
 from coord.keys import check_job_id
 from coord.plan import GRACE_S, KILL_WAIT_S, Plan, format_duration, parse_duration, wished
-from coord.settings import LEVELS, Settings, check_host, host_name, parse_retain
+from coord.settings import LEVELS, Settings, check_host, host_name, parse_replicas, parse_retain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ else:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
+URLS = "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://  [default: an embedded server]"
 PIPE_WIDTH = 200  # columns where no terminal says how many there are
 
 
@@ -50,6 +51,7 @@ DURATION = _Checked("duration", parse_duration)
 JOB_ID = _Checked("job", check_job_id)
 HOST = _Checked("host", check_host)
 RETAIN = _Checked("duration", parse_retain)
+REPLICAS = _Checked("number", parse_replicas)
 
 
 def option(name: str, *names: str, **rest: Any) -> Callable[[F], F]:
@@ -62,7 +64,7 @@ def common(command: F) -> F:
     """Add `--redis-url`, `--host`, `--retain`, `--log-level`."""
     for add in reversed(
         (
-            option("--redis-url", metavar="URL", help="redis://, rediss:// or unix://  [default: an embedded server]"),
+            option("--redis-url", metavar="URL", help=URLS),
             option("--host", type=HOST, default=host_name, show_default="this host's name", help="This host's name."),
             option("--retain", type=RETAIN, default="7d", show_default=True, help="How long the record is kept."),
             option("--log-level", type=click.Choice(LEVELS), help="[default: info; on a terminal: warning]"),
@@ -70,6 +72,12 @@ def common(command: F) -> F:
     ):
         command = add(command)
     return command
+
+
+def min_replicas(command: F) -> F:
+    """Add `--min-replicas`."""
+    words = "Wait up to 1 s for so many replicas of Redis to have a new request, and say when they have not."
+    return option("--min-replicas", type=REPLICAS, default=0, show_default=True, help=words)(command)
 
 
 def rq_url(command: F) -> F:
@@ -150,6 +158,7 @@ def settings(options: dict[str, Any]) -> Settings:
         host=options["host"],
         retain_s=options["retain"],
         log_level=options["log_level"],
+        min_replicas=options.get("min_replicas") or 0,
     )
 
 
@@ -167,7 +176,13 @@ def coordinator(options: dict[str, Any]) -> Coordinator:
     from coord.coordinator import Coordinator
 
     chosen = settings(options)
-    return Coordinator(redis_url(chosen), by=chosen.by, retain_s=chosen.retain_s, rq_url=options.get("rq_url"))
+    return Coordinator(
+        redis_url(chosen),
+        by=chosen.by,
+        retain_s=chosen.retain_s,
+        rq_url=options.get("rq_url"),
+        min_replicas=chosen.min_replicas,
+    )
 
 
 def screen(*, err: bool = False) -> Console:

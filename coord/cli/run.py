@@ -41,6 +41,7 @@ Examples:
 @opt.ask
 @opt.term_again
 @opt.sweep_shm
+@opt.min_replicas
 @opt.common
 @click.argument("argv", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(job_id: str, label: str, on_failure: str, argv: tuple[str, ...], **rest: Any) -> int:

@@ -55,6 +55,7 @@ Examples:
 @opt.option("--fence", is_flag=True, help="Also forbid a job that nobody ever joined.")
 @opt.option("--dry-run", is_flag=True, help="Show who would be stopped; change nothing.")
 @opt.rq_url
+@opt.min_replicas
 @opt.as_json
 @opt.common
 def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, json_: bool, **rest: Any) -> int:
@@ -73,7 +74,7 @@ def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, js
         answer = coordinator.request(job_id, reason=reason, now=now, fence_unknown=fence, **waits)
     except UnansweredError as error:
         raise UnansweredError(error.message, f"{error.hint}. {NOT_KNOWN}") from error
-    _say(answer)
+    _say(answer, rest["min_replicas"])
     if not json_:
         import coord.render.terminal  # noqa: F401  # slow to import: while the agents work, it costs nothing
     if not wait:
@@ -94,7 +95,7 @@ def command(job_id: str, reason: str, wait: bool, fence: bool, dry_run: bool, js
     return snapshot.exit_code
 
 
-def _say(answer: Requested) -> None:
+def _say(answer: Requested, wanted: int) -> None:
     from coord.render.text import at, plan_words, why
 
     request = answer.request
@@ -104,6 +105,11 @@ def _say(answer: Requested) -> None:
         "exists": f"already requested {why(request)} at {at(request.requested_us)}",
     }[answer.word]
     click.echo(f"coord: {said}", err=True)
+    if answer.copies is not None and answer.copies < wanted:
+        click.echo(
+            f"coord: {answer.copies} of {wanted} replicas have the request: if Redis' primary dies now, it may be lost",
+            err=True,
+        )
 
 
 def _watch(rounds: Iterator[tuple[Snapshot, list[Event]]]) -> Snapshot:

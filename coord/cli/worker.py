@@ -106,6 +106,7 @@ Examples:
 @opt.containment
 @opt.term_again
 @opt.sweep_shm
+@opt.min_replicas
 @opt.common
 @click.argument("queues", metavar="[QUEUE]...", nargs=-1)
 def command(queues: tuple[str, ...], **rest: Any) -> int:

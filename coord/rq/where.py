@@ -17,9 +17,10 @@ from rq.queue import Queue
 from rq.utils import as_text
 from rq.worker.worker_classes import Worker
 
+from coord.address import topology
 from coord.connect import CONNECT_TIMEOUT_S, RETRIES
 from coord.errors import UsageError
-from coord.redis_errors import mapped
+from coord.redis_errors import mapped, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +54,11 @@ def connect(url: str | None = None, config: str | None = None) -> redis.Redis:
     """
     if not url and not config:
         url, config = os.environ.get("RQ_REDIS_URL"), os.environ.get("RQ_CONFIG")
+    if url and topology(url):
+        raise UsageError(
+            f"RQ speaks to one server, and can't use {shown(url)}",
+            "Keep the record there (--redis-url), and give RQ a redis://, rediss:// or unix:// URL of its own",
+        )
     with mapped(url or f"(settings {config or 'REDIS_HOST'})"):
         if url:
             return redis.Redis.from_url(

@@ -11,7 +11,8 @@ import pytest
 
 from coord import AsyncCoordinator, UsageError
 from coord import ledger as ledger_module
-from coord.blocking import each, finished
+from coord.blocking import each
+from coord.finished import finished
 from coord.redis_errors import mapped
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ HOST = {
     *("system", "clock"),
 }
 SERVER = {
-    *("redis", "record", "channel", "persistence", "eviction", "latency", "output-buffers", "connections"),
+    *("redis", "record", "channel", "persistence", "eviction", "latency", "output-buffers", "connections", "topology"),
 }
 
 

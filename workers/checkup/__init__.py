@@ -14,6 +14,7 @@ from coord.ledger import Ledger
 from coord.messages import one_line
 from workers.checkup import keeping, limits, places, system
 from workers.checkup.server import Server
+from workers.checkup.topology import of_each, topology
 from workers.checkup.trial import Trial
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def _server_checks(by: str, redis_url: Callable[[], str]) -> dict[str, Check]:
     """Without a server there is nothing more to ask it."""
     try:
         url = redis_url()
-        server = Server(Ledger(url), url)
+        ledger = Ledger(url)
+        server = Server(ledger, url)
         server.reach()
     except CoordError as error:
         found, advice = error.message, error.hint
@@ -59,11 +61,12 @@ def _server_checks(by: str, redis_url: Callable[[], str]) -> dict[str, Check]:
         "redis": server.kind,
         "record": trial.record,
         "channel": trial.channel,
-        "persistence": server.persistence,
-        "eviction": server.eviction,
+        "topology": lambda: topology(ledger),
+        "persistence": lambda: of_each(server, ledger, Server.persistence),
+        "eviction": lambda: of_each(server, ledger, Server.eviction),
         "latency": server.latency,
-        "output-buffers": server.output_buffers,
-        "connections": server.connections,
+        "output-buffers": lambda: of_each(server, ledger, Server.output_buffers),
+        "connections": lambda: of_each(server, ledger, Server.connections),
         "clock": lambda: system.clock(server.ahead_s()),
     }
 
