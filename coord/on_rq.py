@@ -12,7 +12,8 @@ from contextlib import closing, suppress
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from coord.errors import CoordError
+from coord.address import topology
+from coord.errors import CoordError, UsageError
 from coord.record import LEASE_S
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ class OnRq:
 
     def __init__(self, record_url: str, rq_url: str | None, by: str, *, blocking: bool) -> None:
         self.given = rq_url or os.environ.get("RQ_REDIS_URL") or None
+        if self.given and topology(self.given):
+            raise UsageError(
+                "RQ speaks to one server: --rq-url can't be a Sentinel's or a Cluster's", "Only the record can be there"
+            )
         self.record_url = record_url
         self.who = f"{by} ({os.urandom(2).hex()})"  # one person may follow a job twice
         self.unknown = ""  # said of a name that was not found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from redis.commands import AsyncCoreCommands, CoreCommands
 
@@ -91,9 +91,21 @@ class Batch(CoreCommands):
         self._commands.append(words)
         return self
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._commands.clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._commands.clear()
+
     def execute(self, raise_on_error: bool = True) -> Any:
         """Run all; waits where the connection does."""
-        answers = self._run(self._commands)
+        answers = self._run(list(self._commands))
         return _awaited(answers, raise_on_error) if asyncio.iscoroutine(answers) else _checked(answers, raise_on_error)
 
 

@@ -62,10 +62,12 @@ class Router:
     async def batch(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """Run commands where the key of the first one is, on one connection; gives errors in place of answers."""
 
-        async def together(url: str, _asking: bool) -> list[Any]:
-            answers = await self.hands.batch(url, commands)
-            if isinstance(answers[0], redis.exceptions.RedisError) and elsewhere(answers[0]):
-                raise answers[0]
+        async def together(url: str, asking: bool) -> list[Any]:
+            sent = [("ASKING",), *commands] if asking else commands
+            answers = (await self.hands.batch(url, sent))[-len(commands) :]
+            first = answers[0]
+            if isinstance(first, redis.exceptions.AskError) or (isinstance(first, Exception) and elsewhere(first)):
+                raise first
             return answers
 
         return list(await self._tried(key_of(commands[0]), together))

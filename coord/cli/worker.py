@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coord.address import topology
 from coord.cli import options as opt
 from coord.errors import UsageError
 from coord.plan import format_duration
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 COUNT_MAX = 1000
 MARGIN_S = 2.0  # for RQ's state and the record, when all processes are gone
 BUDGETS_S = {"heroku": 30.0, "kubernetes": 30.0, "ecs": 30.0, "spot": 120.0}  # from the first SIGTERM to SIGKILL
+NOT_RQS = "RQ speaks to one server: it can't use a Sentinel's or a Cluster's URL, only the record can"
 RQ_URL = "redis://localhost:6379/0"  # where `rq worker` looks when nobody says anything
 
 # what `rq worker` has too, by the name that a worker process gets it under
@@ -124,6 +126,7 @@ def command(queues: tuple[str, ...], **rest: Any) -> int:
     except SettingsError as error:
         raise UsageError(str(error), "Is it on --path?") from error
     rq_url = rest["url"] or (None if found.get("url") else rest["redis_url"] or RQ_URL)
+    one_server(rq_url)
     chosen = opt.settings({**rest, "redis_url": rest["redis_url"] or rq_url or found["url"]})
     if rest["pid"]:
         with open(os.path.expanduser(rest["pid"]), "w", encoding="utf-8") as file:  # noqa: PTH111, PTH123
@@ -144,6 +147,12 @@ def command(queues: tuple[str, ...], **rest: Any) -> int:
         options=options(rest),
     )
     return run_workers(order, chosen, lambda: opt.redis_url(chosen))
+
+
+def one_server(rq_url: str | None) -> None:
+    """Raise UsageError for a URL that RQ can't use, before any worker is started."""
+    if rq_url and topology(rq_url):
+        raise UsageError(NOT_RQS, "Give RQ's own as --url or RQ_REDIS_URL: redis://, rediss:// or unix://")
 
 
 def options(rest: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def connect(url: str | None = None, config: str | None = None) -> redis.Redis:
         url, config = os.environ.get("RQ_REDIS_URL"), os.environ.get("RQ_CONFIG")
     if url and topology(url):
         raise UsageError(
-            f"RQ speaks to one server, and can't use {shown(url)}",
+            f"RQ speaks to one server: it can't use {shown(url)}",
             "Keep the record there (--redis-url), and give RQ a redis://, rediss:// or unix:// URL of its own",
         )
     with mapped(url or f"(settings {config or 'REDIS_HOST'})"):

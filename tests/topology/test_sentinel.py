@@ -1,0 +1,152 @@
+"""A record in a Sentinel's service: its primary dies, hangs, or loses the request, in the middle of a shutdown."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coord.errors import UNREACHABLE
+from coord.record import Record
+from tests.harness import until
+from tests.topology.servers import watched
+from tests.topology.stops import agent, all_is_told, begin, state, stop
+
+if TYPE_CHECKING:
+    from tests.topology.conftest import LabAt
+    from tests.topology.servers import Node, Park, Watched
+
+RESTORED = pytest.mark.skipif(not hasattr(Record, "restore"), reason="needs agents that write a lost request again")
+
+
+def has_request(node: Node, job: str) -> bool:
+    """Tell whether a server has the job's request."""
+    return bool(node.ask("HEXISTS", f"coord:{{{job}}}:job", "request"))
+
+
+def test_the_primary_is_killed_after_the_request(servers: Park, lab_at: LabAt, job: str) -> None:
+    """Signals go on meanwhile; the caller follows to the next primary, and is told what became of all."""
+    service = watched(servers)
+    with lab_at(service.url) as lab:
+        stopping = stop(lab, job)
+        until(lambda: has_request(service.replica, job), "the replica to have the request")
+        service.primary.kill()
+        ended = stopping.end()
+    all_is_told(ended)
+    assert service.named() == service.replica.place
+
+
+def test_without_sentinels_the_caller_loses_sight(servers: Park, lab_at: LabAt, job: str) -> None:
+    """The negative control: who was given the primary's own address is told that it is gone; all were stopped still."""
+    service = watched(servers)
+    with lab_at(f"redis://{service.primary.place}/0") as lab:
+        stopping = stop(lab, job)
+        until(lambda: has_request(service.replica, job), "the replica to have the request")
+        service.primary.kill()
+        ended = stopping.caller.end(60)
+        assert ended.code == UNREACHABLE, ended.err
+        assert "goes on" in ended.err
+        for run in stopping.runs:
+            run.signal(signal.SIGKILL)  # they would try for a while to tell a server that is gone
+            run.end()
+        until(lambda: not lab.left(), "the guardians to have seen to the rest", 60)
+
+
+def test_a_request_that_is_made_during_the_failover(servers: Park, lab_at: LabAt, job: str) -> None:
+    """Made when there is no primary, it waits for the next one, and is obeyed."""
+    service = watched(servers)
+    with lab_at(service.url) as lab:
+        runs = begin(lab, job)
+        until(lambda: service.replica.ask("EXISTS", f"coord:{{{job}}}:job"), "the replica to have the job")
+        service.primary.kill()
+        ended = lab.call("shutdown", "--job-id", job, "--json")
+        for run in runs:
+            run.end(60)
+    all_is_told(ended)
+
+
+def test_the_primary_hangs_without_closing_anything(servers: Park, lab_at: LabAt, job: str) -> None:
+    """Agents whose ears are on a server that hangs hear the request from the next primary, and obey it late."""
+    service = watched(servers)
+    with lab_at(service.url) as lab:
+        runs = begin(lab, job)
+        until(lambda: service.replica.ask("EXISTS", f"coord:{{{job}}}:job"), "the replica to have the job")
+        service.primary.process.send_signal(signal.SIGSTOP)
+        until(lambda: service.named() == service.replica.place, "the sentinels to name the replica")
+        ended = lab.call("shutdown", "--job-id", job, "--json")
+        for run in runs:
+            run.end(60)
+        service.primary.process.send_signal(signal.SIGCONT)
+    assert ended.code == 0, ended.err
+    assert agent(ended.json, "b")["processes"][0]["outcome"] == "killed"
+
+
+@RESTORED
+def test_a_request_that_was_not_replicated_is_written_again(servers: Park, lab_at: LabAt, job: str) -> None:
+    """The caller hears that no replica has it; the next primary gets it from those who heard it, and all is told."""
+    service = watched(servers)
+    with lab_at(service.url) as lab:
+        runs = begin(lab, job)
+        until(lambda: state(lab, job, "b") == "running", "host b to run")
+        until(lambda: service.replica.ask("WAIT", 0, 0) is not None, "the replica to answer")
+        service.replica.process.send_signal(signal.SIGSTOP)
+        caller = lab.start("shutdown", "--job-id", job, "--json", "--min-replicas", "1", host="there")
+        until(lambda: state(lab, job, "b") == "stopping", "host b to have been asked")
+        service.primary.kill()
+        service.replica.process.send_signal(signal.SIGCONT)
+        assert not has_request(service.replica, job), "it was replicated: this is no loss"
+        ended = caller.end(60)
+        for run in runs:
+            run.end(60)
+    assert "0 of 1 replicas have the request" in ended.err
+    all_is_told(ended)
+
+
+def test_enough_replicas_have_the_request(service: Watched, lab_at: LabAt, job: str) -> None:
+    """With `--min-replicas`, the request is known to be on the replica: nothing is said, and nothing waited for."""
+    with lab_at(service.url) as lab:
+        run = lab.run(job, "sleep", "600", host="a")
+        ended = lab.call("shutdown", "--job-id", job, "--min-replicas", "1")
+        run.end()
+    assert ended.code == 0
+    assert "replicas have the request" not in ended.err
+    assert has_request(service.replica, job)
+
+
+def test_too_few_replicas_have_the_request(servers: Park, lab_at: LabAt, job: str) -> None:
+    """The caller is told how many; an agent that asks for a stop logs it; the jobs are stopped all the same."""
+    service = watched(servers)
+    with lab_at(service.url) as lab:
+        run = lab.run(job, "sleep", "600", host="a")
+        other = lab.run(f"{job}-2", "sleep", "600", host="a")
+        service.replica.process.send_signal(signal.SIGSTOP)
+        ended = lab.call("shutdown", "--job-id", job, "--min-replicas", "1")
+        failing = lab.start("run", "--job-id", f"{job}-2", "--", "false", host="b", COORD_MIN_REPLICAS="1").end()
+        service.replica.process.send_signal(signal.SIGCONT)
+        for each in (run, other):
+            each.end()
+    assert ended.code == 0
+    assert "0 of 1 replicas have the request" in ended.err
+    assert "request.risky" in failing.err
+
+
+def test_waiting_on_another_connection_would_prove_nothing(servers: Park, job: str) -> None:
+    """The negative control of `copies`: WAIT alone, where nothing was written, finds every replica up to date."""
+    from coord.coordinator import new_request
+    from coord.ledger import Ledger
+    from coord.messages import Cause
+
+    service = watched(servers)
+    ledger = Ledger(service.url, min_replicas=1)
+    record = Record(job)
+    wish = record.request(new_request(job, Cause.OPERATOR, "test", ""), None, fence_unknown=True)
+    service.replica.process.send_signal(signal.SIGSTOP)
+    ledger.run(wish)
+    assert ledger.copies(wish) == 0
+    bare = service.primary.ask("WAIT", 1, 200)
+    service.replica.process.send_signal(signal.SIGCONT)
+    assert until(lambda: ledger.copies(wish) == 1, "the replica to have it")
+    assert ledger.copies(Record(f"{job}-unknown").snapshot()) == 0, "what is not there has no copies"
+    ledger.close()
+    assert bare in {0, 1}
