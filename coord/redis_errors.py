@@ -80,7 +80,11 @@ def _ours(error: redis.exceptions.RedisError, url: str) -> CoordError:
 
 def _not_reachable(url: str, error: Exception) -> UnansweredError:
     why = str(error) or type(error).__name__
+    tls = url.startswith("rediss")
+    # a server with TLS hangs up on who speaks none; one without waits for more of what it takes for a command
+    other = re.search("imeout" if tls else "reset by peer|closed", why)
+    advice = f"; a server {'without' if tls else 'with'} TLS wants redis{'' if tls else 's'}://" if other else ""
     return UnansweredError(
         f"Redis at {shown(url)} is not reachable ({why.rstrip('.')})",
-        "Start it, or correct --redis-url or COORD_REDIS_URL",
+        f"Start it, or correct --redis-url or COORD_REDIS_URL{advice}",
     )
