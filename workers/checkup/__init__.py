@@ -6,6 +6,7 @@ A check is a function without arguments that gives a finding; one that fails hid
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coord.errors import CoordError
@@ -48,6 +49,7 @@ def _host_checks(choice: Choice) -> dict[str, Check]:
 
 def _server_checks(by: str, redis_url: Callable[[], str]) -> dict[str, Check]:
     """Without a server there is nothing more to ask it."""
+    ledger = None
     try:
         url = redis_url()
         ledger = Ledger(url)
@@ -55,7 +57,8 @@ def _server_checks(by: str, redis_url: Callable[[], str]) -> dict[str, Check]:
         server.reach()
     except CoordError as error:
         found, advice = error.message, error.hint
-        return {"redis": lambda: fail(found, advice), "clock": system.clock}
+        around = {"topology": partial(topology, ledger)} if ledger and ledger.many else {}
+        return {"redis": lambda: fail(found, advice), **around, "clock": system.clock}
     trial = Trial(url, by)
     return {
         "redis": server.kind,
