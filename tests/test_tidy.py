@@ -35,6 +35,7 @@ ALONE = {
     r"\btime\.sleep\(": {
         "coord/blocking.py",
         "coord/embedded.py",
+        "coord/routed.py",
         "workers/checkup/orphan.py",
         "workers/obituary.py",
         "workers/outlet.py",
