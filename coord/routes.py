@@ -44,6 +44,18 @@ class Hands(Inquirer, Protocol):
 
 
 @dataclass
+class _Attempt:
+    """One command on its way. `sent_to`: the URL that a node named; `asking`: of a slot that is being moved there."""
+
+    began_s: float = field(default_factory=time.monotonic)
+    pause_s: float = PAUSE_S
+    hops: int = 0
+    sent_to: str = ""
+    asking: bool = False
+    lost: redis.exceptions.RedisError | None = None  # the first answer that did not come: it may have been done
+
+
+@dataclass
 class Router:
     """Runs commands. `patience_s`: how long a call may look for the server it needs, when one is to be expected."""
 
@@ -107,34 +119,43 @@ class Router:
 
     async def _tried(self, key: str | None, do: Callable[[str, bool], Awaitable[Any]]) -> Any:
         """Do it at the right server, and again at another where that is of use, as long as patience lasts."""
-        began_s, pause_s, hops, told, asking = time.monotonic(), PAUSE_S, 0, "", False
+        attempt = _Attempt()
         while True:
             url = ""
             try:
-                url = told or self.told.server_url((await self.found()).place(key))
-                answer = await do(url, asking)
+                url = attempt.sent_to or self.told.server_url((await self.found()).place(key))
+                answer = await do(url, attempt.asking)
             except redis.exceptions.AskError as error:  # a MovedError is one, too
-                hops += 1
-                if hops > HOPS_MAX or not error.host:
-                    raise
-                asking = not isinstance(error, redis.exceptions.MovedError)
-                if not asking:
-                    self.forget("")
-                told = self.told.server_url(place(error.host, error.port))
-                continue
+                self._go_there(attempt, error)
             except redis.exceptions.RedisError as error:
-                told, asking = "", False
-                if not elsewhere(error):
-                    raise
-                if not isinstance(error, redis.exceptions.TryAgainError):
-                    self.forget(url)
-                if time.monotonic() + pause_s > began_s + self._patience(error):
-                    raise
+                await self._go_elsewhere(attempt, error, url)
             else:
                 self._answered = True
                 return answer
-            await self.hands.pause(pause_s)
-            pause_s = min(PAUSE_MAX_S, pause_s * 2)
+
+    def _go_there(self, attempt: _Attempt, error: redis.exceptions.AskError) -> None:
+        """Go where a node of the Cluster sends us; raises what it said when that leads nowhere."""
+        attempt.hops += 1
+        if attempt.hops > HOPS_MAX or not error.host:
+            raise error
+        attempt.asking = not isinstance(error, redis.exceptions.MovedError)
+        if not attempt.asking:
+            self.forget("")
+        attempt.sent_to = self.told.server_url(place(error.host, error.port))
+
+    async def _go_elsewhere(self, attempt: _Attempt, error: redis.exceptions.RedisError, url: str) -> None:
+        """Look for the right place again, after a pause; raises when that is of no use or patience is over."""
+        attempt.sent_to, attempt.asking = "", False
+        if not elsewhere(error):
+            raise error
+        if not isinstance(error, redis.exceptions.TryAgainError):
+            self.forget(url)
+        if url and isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
+            attempt.lost = attempt.lost or error
+        if time.monotonic() + attempt.pause_s > attempt.began_s + self._patience(error):
+            raise attempt.lost or error
+        await self.hands.pause(attempt.pause_s)
+        attempt.pause_s = min(PAUSE_MAX_S, attempt.pause_s * 2)
 
     def _patience(self, error: Exception) -> float:
         patience_s = self.patience_s if self._answered else max(START_S, self.patience_s)
