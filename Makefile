@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test rq-suite check bench lock clean
+.PHONY: help demo test soak rq-suite check bench lock clean
 
 help: ## list the recipes
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -17,6 +17,11 @@ demo: $(INSTALLED) ## stop a real batch pipeline on three hosts, and prove that 
 # most tests wait for something: three at a time take half the time on two processors
 test: $(INSTALLED) ## run the tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+
+COUNT ?= 100000
+SEED ?= 0
+soak: $(INSTALLED) ## play 100,000 simulated histories on all processors (COUNT=n SEED=first)
+	@$(BIN)/python -m tests.sim --seed $(SEED) --count $(COUNT)
 
 rq-suite: $(INSTALLED) ## run RQ's own tests with our worker (as root; ARGS="--class stock" for RQ's)
 	$(BIN)/python -m tests.rq_suite $(ARGS)

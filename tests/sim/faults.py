@@ -1,0 +1,118 @@
+"""Guards of coord, taken away one by one: histories must find each. A fault is planted in all that runs in `with`."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from coord import ledger
+from coord.channel import Channel
+from coord.record import Record
+from tests.sim import history
+from workers.keeper import Keeper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+
+@contextmanager
+def without(script: str, guard: str, instead: str) -> Iterator[None]:
+    """Plant one in a script: `guard` stands there once, and is replaced. In `prelude`, it is in all of them."""
+    whole = ledger.script_text
+
+    def text(name: str) -> str:
+        found = whole(name)
+        if script in {name, "prelude"}:
+            assert found.count(guard) == 1, f"{script} has no such guard any more: {guard}"
+            return found.replace(guard, instead)
+        return found
+
+    def forget() -> None:
+        ledger._script.cache_clear()
+        history.scripts.cache_clear()
+
+    with patch.object(ledger, "script_text", text):
+        forget()
+        try:
+            yield
+        finally:
+            forget()
+
+
+def fence_off() -> AbstractContextManager[Any]:
+    """`join` lets in whoever comes after the request."""
+    return without("join", "if fenced() then", "if false then")
+
+
+def starts_in_spite() -> AbstractContextManager[Any]:
+    """An agent that has heard of the request goes on to start children."""
+    return patch.object(Keeper, "may_start", lambda _: True)
+
+
+def no_second_look() -> AbstractContextManager[Any]:
+    """After a new subscription, the record is not read again."""
+
+    async def take(self: Channel, message: bytes | None) -> None:
+        if message is not None:
+            await whole(self, message)
+
+    whole = Channel._take
+    return patch.object(Channel, "_take", take)
+
+
+def deaf_beats() -> AbstractContextManager[Any]:
+    """A heartbeat does not tell that there is a request."""
+    return without("beat", "if fenced() then", "if false then")
+
+
+def lease_ignored() -> AbstractContextManager[Any]:
+    """Whose lease has ended is not called lost."""
+    return without("settle", "redis.call('SADD', LOST, agent_id)", "")
+
+
+def leases_for_ever() -> AbstractContextManager[Any]:
+    """Nobody looks at leases at all."""
+    return without("settle", "ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', until_us))", "ipairs({})")
+
+
+def verdict_early() -> AbstractContextManager[Any]:
+    """The verdict does not wait for those who have to answer."""
+    return without("prelude", "if not fenced() or redis.call('ZCARD', LEASES) > 0 then", "if not fenced() then")
+
+
+def hope_for_proof() -> AbstractContextManager[Any]:
+    """Who has no proof that all are gone counts as if they were."""
+
+    def report(self: Record, info: Any, said: Any, kind: str, **how: Any) -> Any:
+        call = whole(self, info, said, kind, **how)
+        return type(call)(call.script, call.keys, (*call.args[:6], 0, *call.args[7:]), call.decode)
+
+    whole = Record.report
+    return patch.object(Record, "report", report)
+
+
+FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    each.__name__: each
+    for each in (
+        fence_off,
+        starts_in_spite,
+        no_second_look,
+        deaf_beats,
+        lease_ignored,
+        leases_for_ever,
+        verdict_early,
+        hope_for_proof,
+    )
+}
+
+
+def found_after(fault: str, first: int, count: int) -> tuple[int, history.Ended] | None:
+    """Play histories with a fault until one finds it: gives how many that took. None: none did."""
+    with FAULTS[fault]():
+        for number in range(count):
+            ended = history.play(first + number)
+            if ended.found:
+                return number + 1, ended
+    return None
