@@ -69,12 +69,12 @@ def deaf_beats() -> AbstractContextManager[Any]:
 
 def lease_ignored() -> AbstractContextManager[Any]:
     """Whose lease has ended is not called lost."""
-    return without("settle", "redis.call('SADD', LOST, agent_id)", "")
+    return without("prelude", "redis.call('ZADD', LOST, int(NOW_US), agent_id)", "")
 
 
 def leases_for_ever() -> AbstractContextManager[Any]:
     """Nobody looks at leases at all."""
-    return without("settle", "ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', until_us))", "ipairs({})")
+    return without("prelude", "ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', until_us))", "ipairs({})")
 
 
 def verdict_early() -> AbstractContextManager[Any]:

@@ -14,7 +14,7 @@ from coord.record import Record
 from coord.render.text import failure_words
 from tests.sim.clock import Program
 from tests.sim.processes import Contained, Group, Nature
-from workers.agent import Agent
+from workers.agent import Agent, FailFast
 from workers.link import Link
 from workers.obituary import died, stopped
 from workers.state import Phase
@@ -89,6 +89,7 @@ class Run:
         self.frozen_s = self.troubled_s = 0.0  # how long it was frozen, and when it last had trouble
         self.local_cause = False  # it had a reason of its own to stop
         self.record = Record(order.job)
+        self.by = f"op@{host.name}"
 
     @property
     def name(self) -> str:
@@ -113,7 +114,7 @@ class Run:
             log=log,
             containment=cast("Containment", Contained(self.group)),
             link=Link(),
-            failed=self._failed if order.stop_on_failure else None,
+            fail_fast=FailFast(self.by, self._failed) if order.stop_on_failure else None,
         )
         agent.on_change = self._look
         self.group.told = lambda: world.in_program(self.program, agent.reap)
@@ -159,7 +160,7 @@ class Run:
             process.exit_code,
             process.signal,
         )
-        wish = new_request(self.order.job, Cause.FAILURE, f"op@{self.host.name}", failure_words(failure))
+        wish = new_request(self.order.job, Cause.FAILURE, self.by, failure_words(failure))
         return self.record.fail(failure, wish)
 
     # -- how it dies ---------------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ class Run:
             "retain_s": 7 * 24 * 3600,
             "plan": self.order.plan.to_list(),
             "stop_on_failure": self.order.stop_on_failure,
-            "by": f"op@{self.host.name}",
+            "by": self.by,
         }
 
 
