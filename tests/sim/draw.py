@@ -51,6 +51,7 @@ class Script:
     """A whole history, before it is played."""
 
     starts: tuple[tuple[float, str, Order], ...]  # when, on which host, what
+    by_itself: bool  # nobody stops it: only a failure or a lost host does, before all is healed and somebody does
     stops: tuple[tuple[float, str, Plan | None, bool], ...]  # when, from which host, by which plan, `--fence`
     troubles: tuple[Trouble, ...]
     slow: dict[str, float]
@@ -61,7 +62,8 @@ def draw(rng: Random) -> Script:
     """Draw one."""
     hosts = [f"h{number}" for number in range(rng.choices(range(1, HOSTS_MAX + 1), (3, 6, 6, 3, 2, 1))[0])]
     first_stop_s = rng.uniform(0.3, 5.0)
-    stops = _stops(rng, hosts, first_stop_s)
+    by_itself = rng.random() < 0.2
+    stops = () if by_itself else _stops(rng, hosts, first_stop_s)
     starts = [(_start_s(rng, first_stop_s), host, _order(rng)) for host in hosts]
     if rng.random() < 0.4:  # late, at the very instant, or a second one on a host
         late_s = first_stop_s + rng.choice((0.0, 0.0005, 0.001, 0.002, rng.uniform(0.0, 4.0)))
@@ -75,7 +77,7 @@ def draw(rng: Random) -> Script:
     heal_s = first_stop_s + rng.uniform(1.0, 9.0)
     troubles = () if rng.random() < CALM_SHARE else _troubles(rng, hosts, heal_s)
     slow = {host: rng.choice((0.0002, 0.0005, 0.002, 0.02)) for host in [*hosts, "h9", "person"]}
-    return Script(tuple(starts), stops, troubles, slow, heal_s)
+    return Script(tuple(starts), by_itself, stops, troubles, slow, heal_s)
 
 
 def _start_s(rng: Random, stop_s: float) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import coord
 from coord import ledger
+from coord.record import BEAT_S, LEASE_S
 from tests.sim.clock import StuckError, virtual_time
 from tests.sim.draw import JOB, draw
 from tests.sim.hosts import Run
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
     from tests.sim.draw import Script
 
+PATIENCE_S = 6.0  # as in prelude.lua
 LEARN_S = 9.0  # from the heal until every agent knows: a dead connection is found after 5 s, then a beat, and margins
+LOST_S = LEASE_S + PATIENCE_S + 5 * BEAT_S + 5.0  # from the last trouble until survivors have stopped a job
 MARGIN_S = 3.0  # for reports on their way
 
 
@@ -118,10 +121,13 @@ class _History:
         """All is healed: whoever asks now gets a verdict within its bound, and everything is gone."""
         world = self.world
         healed_s = world.now_s
+        if self.script.by_itself:
+            await self._until_all(self._stops_by_itself, "a failure or a lost host stops nobody", healed_s)
         last = Person(world, world.host("person"), JOB, fence=True)
         self._stop(last)
-        await self._until_all(lambda: self._told(last, healed_s), "somebody has no verdict", healed_s)
-        await self._until_all(lambda: self._quiet(healed_s), "somebody does not end", healed_s)
+        asked_s = world.now_s
+        await self._until_all(lambda: self._told(last, asked_s), "somebody has no verdict", healed_s)
+        await self._until_all(lambda: self._quiet(asked_s), "somebody does not end", healed_s)
         world.invariants.unharmed()
 
     async def _until_all(self, fact: Any, what: str, healed_s: float) -> None:
@@ -133,6 +139,18 @@ class _History:
                 self.world.invariants.broken(f"{what} {self.world.now_s - healed_s:.1f} s after all was healed")
                 return
             await asyncio.sleep(0.25)
+
+    def _stops_by_itself(self) -> float | None:
+        """Give how many seconds are left in which survivors must stop the job; None: they have, or need not."""
+        world = self.world
+        runs = [run for run in world.runs.values() if run.order.job == JOB and run.joined]
+        missing = any(run.missing_to_others and world.invariants.known(run) for run in runs)
+        policies = {run.order.stop_on_failure for run in runs if not run.crashed}
+        others = policies == {True} and any(run.running for run in runs)  # who ignores losses may be the one to find it
+        if not missing or not others or JOB in world.invariants.requested:
+            return None
+        since_s = max(world.troubled_s, *(run.troubled_s for run in runs))
+        return since_s + LOST_S - world.now_s
 
     def _told(self, last: Person, healed_s: float) -> float | None:
         """Give how many seconds are left in which all must be told; None: all are."""

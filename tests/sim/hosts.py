@@ -85,6 +85,7 @@ class Run:
         self.crashed = False
         self.joined = False
         self.started = 0  # children
+        self.failed_s: float | None = None  # when it saw a child fail
         self.knew_s: float | None = None  # when it heard of the request
         self.frozen_s = self.troubled_s = 0.0  # how long it was frozen, and when it last had trouble
         self.local_cause = False  # it had a reason of its own to stop
@@ -95,6 +96,18 @@ class Run:
     def name(self) -> str:
         """The agent's id."""
         return self.info.agent_id
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it is an agent at work."""
+        agent = self.agent
+        return bool(agent and self.joined and not self.crashed and agent.state.phase is Phase.RUNNING)
+
+    @property
+    def missing_to_others(self) -> bool:
+        """Tell whether the job has lost it, in a way that its policy, or that of those who are left, is about."""
+        failed = self.failed_s is not None and self.order.stop_on_failure
+        return failed or (self.crashed and (self.heir is None or self.order.stop_on_failure))
 
     def start(self) -> None:
         """Start the program."""
@@ -151,6 +164,7 @@ class Run:
         self.world.noted(self)
 
     async def _failed(self, process: Known) -> Call[Answer]:
+        self.failed_s = self.world.now_s
         await asyncio.sleep(0)
         failure = FirstFailure(
             self.name,

@@ -71,12 +71,12 @@ class Invariants:
     def nobody_lives(self, job: str, why: str) -> None:
         """No verdict but `incomplete` while a process of the job lives."""
         for run in self.world.runs.values():
-            if run.order.job == job and run.group.processes and self._known(run) and run.group.living:
+            if run.order.job == job and run.group.processes and self.known(run) and run.group.living:
                 pids = [each.pid for each in run.group.living]
                 self.broken(f"{why} of {job} while {pids} of {run.name} live")
                 return
 
-    def _known(self, run: Run) -> bool:
+    def known(self, run: Run) -> bool:
         """Tell whether the record can know of it: what it lost with the server, it can't."""
         if not self.world.server.losses:
             return True
@@ -120,7 +120,7 @@ class Invariants:
         run = self.world.runs[process.group.agent_id]
         self.world.say(run.name, "process starts", pid=process.pid)
         record = self.world.server.hash_of(f"coord:{{{process.group.job}}}:job".encode())
-        if record.get(b"verdict") in GOOD and self._known(run):
+        if record.get(b"verdict") in GOOD and self.known(run):
             self.broken(f"process {process.pid} of {run.name} starts after the verdict")
 
     def signalled(self, process: Process, name: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import workers.stopper
 import workers.tree
 from coord.messages import Survivor
+from tests.sim.clock import replacing
 from workers.containment import Entry
 from workers.marks import Mark
 from workers.proc import Stat
@@ -324,11 +325,5 @@ def in_place_of_the_kernel(find: Callable[[int], Process | None]) -> Iterator[No
         (workers.stopper, "survivor", survivor),
         (workers.stopper, "Aftermath", NoAftermath),
     ]
-    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
-    for module, name, new in replaced:
-        setattr(module, name, new)
-    try:
+    with replacing(replaced):
         yield
-    finally:
-        for module, name, old in before:
-            setattr(module, name, old)
