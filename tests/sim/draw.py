@@ -34,6 +34,7 @@ TROUBLES = (
     "flush",  # SCRIPT FLUSH
     "freeze",  # an agent's process stands still
 )
+LOSSES = ("power", "pair", "agent", "cut", "freeze")
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,22 @@ def draw(rng: Random) -> Script:
     first_stop_s = rng.uniform(0.3, 5.0)
     by_itself = rng.random() < 0.2
     stops = () if by_itself else _stops(rng, hosts, first_stop_s)
-    starts = [(_start_s(rng, first_stop_s), host, _order(rng)) for host in hosts]
+    policies = rng.choices(((True,), (False,), (True, False)), (14, 3, 3))[0]
+    starts = [(_start_s(rng, first_stop_s), host, _order(rng, policies)) for host in hosts]
     if rng.random() < 0.4:  # late, at the very instant, or a second one on a host
         late_s = first_stop_s + rng.choice((0.0, 0.0005, 0.001, 0.002, rng.uniform(0.0, 4.0)))
-        starts.append((late_s, rng.choice([*hosts, "h9"]), _order(rng)))
+        starts.append((late_s, rng.choice([*hosts, "h9"]), _order(rng, policies)))
     if rng.random() < 0.5:
         forever = Child(0.0, Nature(leaves_after_s=0.1))
         starts += [
             (rng.uniform(0.0, 0.5), f"b{number}", Order(BESIDE, Plan.of(1.0, 1.0), (forever,)))
-            for number in range(rng.choice((1, 1, 2)))
+            for number in range(rng.choice((1, 2)))
         ]
-    heal_s = first_stop_s + rng.uniform(1.0, 9.0)
+    heal_s = first_stop_s + (rng.uniform(1.0, 9.0) if rng.random() < 0.85 else rng.uniform(9.0, 30.0))
     troubles = () if rng.random() < CALM_SHARE else _troubles(rng, hosts, heal_s)
+    if by_itself and rng.random() < 0.7:  # somebody is not heard for longer than a lease
+        loss = Trouble(rng.uniform(0.3, 6.0), rng.choice(LOSSES), rng.choice(hosts), rng.uniform(9.0, 25.0))
+        troubles, heal_s = (*troubles, loss), max(heal_s, loss.at_s + loss.lasts_s)
     slow = {host: rng.choice((0.0002, 0.0005, 0.002, 0.02)) for host in [*hosts, "h9", "person"]}
     return Script(tuple(starts), by_itself, stops, troubles, slow, heal_s)
 
@@ -93,12 +98,12 @@ def _stops(rng: Random, hosts: list[str], first_s: float) -> tuple[tuple[float, 
     return tuple(found)
 
 
-def _order(rng: Random) -> Order:
+def _order(rng: Random, policies: tuple[bool, ...]) -> Order:
     children = [Child(0.0, _nature(rng))]
     while len(children) < 4 and rng.random() < 0.3:
         children.append(Child(rng.uniform(0.0, 2.0), _nature(rng)))
     plan = Plan.of(rng.choice((0.2, 0.5, 1.0, 2.0)), rng.choice((0.3, 0.5, 1.0)))
-    return Order(JOB, plan, tuple(children), stop_on_failure=rng.random() < 0.7, ask_all=rng.random() < 0.8)
+    return Order(JOB, plan, tuple(children), stop_on_failure=rng.choice(policies), ask_all=rng.random() < 0.8)
 
 
 def _nature(rng: Random) -> Nature:
@@ -120,6 +125,6 @@ def _troubles(rng: Random, hosts: list[str], heal_s: float) -> tuple[Trouble, ..
     for _ in range(rng.choice((1, 2, 3, 4, 6, 8))):
         at_s = rng.uniform(0.0, heal_s)
         host = rng.choice([*hosts, "person"])
-        lasts_s = rng.choice((0.05, 0.5, rng.uniform(0.5, 4.0), rng.uniform(0.5, 15.0)))
+        lasts_s = rng.choice((0.05, 0.5, rng.uniform(0.5, 4.0), rng.uniform(0.5, 20.0)))
         found.append(Trouble(at_s, rng.choice(kinds), host, min(lasts_s, heal_s - at_s)))
     return tuple(sorted(found, key=lambda each: each.at_s))

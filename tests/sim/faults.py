@@ -82,6 +82,11 @@ def verdict_early() -> AbstractContextManager[Any]:
     return without("prelude", "if not fenced() or redis.call('ZCARD', LEASES) > 0 then", "if not fenced() then")
 
 
+def no_patience() -> AbstractContextManager[Any]:
+    """Leases that ended while Redis was away count as ended."""
+    return without("prelude", "return left_us > 0 and left_us <= PATIENCE_US", "return false and left_us")
+
+
 def hope_for_proof() -> AbstractContextManager[Any]:
     """Who has no proof that all are gone counts as if they were."""
 
@@ -103,6 +108,7 @@ FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         lease_ignored,
         leases_for_ever,
         verdict_early,
+        no_patience,
         hope_for_proof,
     )
 }

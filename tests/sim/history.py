@@ -16,10 +16,10 @@ from coord import ledger
 from coord.record import BEAT_S, LEASE_S
 from tests.sim.clock import StuckError, virtual_time
 from tests.sim.draw import JOB, draw
+from tests.sim.held import in_place_of_the_kernel
 from tests.sim.hosts import Run
 from tests.sim.lua import Scripts
 from tests.sim.people import Person, bound_s
-from tests.sim.processes import in_place_of_the_kernel
 from tests.sim.troubles import Troubles
 from tests.sim.world import World
 

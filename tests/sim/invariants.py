@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from coord.control import MARGIN_S
 from coord.plan import Plan
+from coord.record import LEASE_S
 from workers.state import Phase
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 GOOD = {b"clean", b"forced"}
 OBEY_MARGIN_S = 0.75  # beyond the plan, on the host: looks, exits, clocks that differ by 1 %
 HEAR_S = 0.75  # from a new subscription to the request that the record has, on a link without trouble
+WELL_S = LEASE_S + 7.0  # an agent without trouble for so long has renewed its lease, if there is a server
 BESIDE = "beside"  # the job that nobody asks to stop
 
 
@@ -38,6 +41,7 @@ class Invariants:
         self._requests: dict[str, tuple[int, bytes]] = {}  # job -> losses of data so far, body
         self._plans: dict[str, tuple[bytes, Plan]] = {}
         self.requested: set[str] = set()
+        self._lost: dict[str, list[str]] = {}
 
     def broken(self, what: str) -> None:
         """Write down that one does not hold."""
@@ -65,8 +69,30 @@ class Invariants:
             self.world.say("server", name, job=job, reply=reply[0] if isinstance(reply, list) else reply)
         if request := record.get(b"request"):
             self._set_once(job, request, record)
+        if name in {"settle", "host_lost"}:
+            self._given_up(job, record)
         if record.get(b"verdict") in GOOD:
             self.nobody_lives(job, f"the record says {record[b'verdict'].decode()}")
+
+    def _given_up(self, job: str, record: Any) -> None:
+        """Nobody is given up who is well, neither because Redis was away; but for the bound of the shutdown."""
+        lost = self.world.server.data.get(f"coord:{{{job}}}:lost".encode())
+        known = self._lost.setdefault(job, [])
+        now = {name.decode() for name in lost.value} if lost else set()
+        new, known[:] = sorted(now - set(known)), now
+        if b"request" in record:
+            plan_s = Plan.from_list(json.loads(record[b"plan"])).total_s
+            if self.world.now_us - int(record[b"requested_us"]) > (plan_s + LEASE_S + MARGIN_S) * 1e6:
+                return
+        for name in new:
+            run = self.world.runs[name]
+            if self._well(run):
+                self.broken(f"{name} is given up though it is well")
+
+    def _well(self, run: Run) -> bool:
+        """Tell whether nothing was wrong with it, or its way to the server, for long."""
+        since_s = max(run.joined_s, run.troubled_s, self.world.network.link(run.host.name).troubled_s)
+        return run.joined and not run.crashed and not run.ended and self.world.now_s - since_s > WELL_S
 
     def nobody_lives(self, job: str, why: str) -> None:
         """No verdict but `incomplete` while a process of the job lives."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.sim.clock import VirtualLoop
 
+URL = "redis://server:6379"
 NEVER_S = 1e9
 
 
@@ -40,6 +41,7 @@ class Link:
     loss: float = 0.0  # share of requests with which the connection breaks, before or after they are carried out
     stalled_until_s: float = 0.0  # what is sent arrives after that
     cut_until_s: float = 0.0  # nothing arrives, and what was open never works again
+    troubled_s: float = -NEVER_S  # until when something was wrong with it, or will be
 
 
 class Network:

@@ -13,8 +13,8 @@ from coord.ledger import AsyncLedger
 from coord.messages import Cause
 from coord.record import LEASE_S, Record
 from tests.sim.clock import Program
-from tests.sim.hosts import URL
 from tests.sim.invariants import GOOD
+from tests.sim.network import URL
 
 if TYPE_CHECKING:
     from coord.plan import Plan

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.sim.hosts import Heir, Run
+from tests.sim.heirs import Heir
 from tests.sim.invariants import BESIDE
 
 if TYPE_CHECKING:
     from tests.sim.draw import Trouble
+    from tests.sim.hosts import Run
     from tests.sim.people import Person
     from tests.sim.world import Host, World
 
@@ -26,8 +27,11 @@ class Troubles:
         if trouble.kind in {"restart", "amnesia", "flush", "push"}:
             self.world.troubled_s = self.world.now_s
         getattr(self, f"_{trouble.kind}")(trouble)
+        until_s = self.world.now_s + trouble.lasts_s
+        link = self.world.network.link(trouble.host)
+        link.troubled_s = max(link.troubled_s, until_s)
         for run in self._runs(trouble.host):
-            run.troubled_s = self.world.now_s
+            run.troubled_s = max(run.troubled_s, until_s)
 
     def heal(self) -> None:
         """From now on nothing goes wrong any more."""
