@@ -79,8 +79,10 @@ def draw(rng: Random) -> Script:
     heal_s = first_stop_s + (rng.uniform(1.0, 9.0) if rng.random() < 0.85 else rng.uniform(9.0, 30.0))
     troubles = () if rng.random() < CALM_SHARE else _troubles(rng, hosts, heal_s)
     if by_itself and rng.random() < 0.7:  # somebody is not heard for longer than a lease
-        loss = Trouble(rng.uniform(0.3, 6.0), rng.choice(LOSSES), rng.choice(hosts), rng.uniform(9.0, 25.0))
-        troubles, heal_s = (*troubles, loss), max(heal_s, loss.at_s + loss.lasts_s)
+        at_s, kind, lasts_s = rng.uniform(0.3, 6.0), rng.choice(LOSSES), rng.uniform(9.0, 25.0)
+        lost = rng.sample(hosts, min(len(hosts), rng.choice((1, 1, 2))))  # a rack has several hosts
+        losses = [Trouble(at_s + rng.choice((0.0, 1.0)), kind, host, lasts_s) for host in lost]
+        troubles, heal_s = (*troubles, *losses), max(heal_s, at_s + lasts_s)
     slow = {host: rng.choice((0.0002, 0.0005, 0.002, 0.02)) for host in [*hosts, "h9", "person"]}
     return Script(tuple(starts), by_itself, stops, troubles, slow, heal_s)
 

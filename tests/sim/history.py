@@ -145,8 +145,7 @@ class _History:
         world = self.world
         runs = [run for run in world.runs.values() if run.order.job == JOB and run.joined]
         missing = any(run.missing_to_others and world.invariants.known(run) for run in runs)
-        policies = {run.order.stop_on_failure for run in runs if not run.crashed}
-        others = policies == {True} and any(run.running for run in runs)  # who ignores losses may be the one to find it
+        others = any(run.running for run in runs)
         if not missing or not others or JOB in world.invariants.requested:
             return None
         since_s = max(world.troubled_s, *(run.troubled_s for run in runs))

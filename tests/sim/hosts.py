@@ -17,7 +17,7 @@ from tests.sim.heirs import Heir
 from tests.sim.held import Contained
 from tests.sim.network import URL
 from tests.sim.processes import Group, Nature
-from workers.agent import Agent, FailFast
+from workers.agent import Agent, Policy
 from workers.link import Link
 from workers.state import Phase
 from workers.stop_file import StopFile
@@ -68,7 +68,9 @@ class Run:
         self.order = order
         self.number = world.next_number()
         name = f"{host.name}-{self.number}"
-        self.info = AgentInfo(name, host.name, f"rank{self.number}", self.number, "train")
+        self.info = AgentInfo(
+            name, host.name, f"rank{self.number}", self.number, "train", fail_fast=order.stop_on_failure
+        )
         self.program = Program(name, host.clock, host.name)
         self.group = Group(host.kernel, order.job, name)
         self.group.reaper = self.program
@@ -99,9 +101,8 @@ class Run:
 
     @property
     def missing_to_others(self) -> bool:
-        """Tell whether the job has lost it, in a way that its policy, or that of those who are left, is about."""
-        failed = self.failed_s is not None and self.order.stop_on_failure
-        return failed or (self.crashed and (self.heir is None or self.order.stop_on_failure))
+        """Tell whether the job has lost it, in a way that its own policy is about."""
+        return self.order.stop_on_failure and (self.crashed or self.failed_s is not None)
 
     def start(self) -> None:
         """Start the program."""
@@ -121,7 +122,7 @@ class Run:
             log=log,
             containment=cast("Containment", Contained(self.group)),
             link=Link(),
-            fail_fast=FailFast(self.by, self._failed) if order.stop_on_failure else None,
+            policy=Policy(self.by, self._failed if order.stop_on_failure else None),
         )
         agent.on_change = self._look
         self.group.told = lambda: world.in_program(self.program, agent.reap)
