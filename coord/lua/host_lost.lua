@@ -16,8 +16,10 @@ local lease_us = redis.call('ZSCORE', LEASES, agent_id)
 if not lease_us or tonumber(lease_us) > NOW_US or patient() then
   return {'none'}
 end
-lose(int(NOW_US))
-if body ~= '' then
+if body == '' then
+  give_up(agent_id) -- and nobody else: what their loss means, their own policy says
+else
+  lose(int(NOW_US))
   redis.call('HSET', JOB, 'first_failure', failure, 'first_failure_us', int(NOW_US))
   record_request(body, declared_plan(default_plan))
   settle()

@@ -83,12 +83,16 @@ local function hear(agent_id)
   redis.call('ZADD', HEARD, int(NOW_US), agent_id)
 end
 
--- Those whose lease ended by then did not answer: they are named, and a verdict without their word is `incomplete`.
+-- Who did not answer is named, and a verdict without its word is `incomplete`.
+local function give_up(agent_id)
+  redis.call('ZREM', LEASES, agent_id)
+  redis.call('ZADD', LOST, int(NOW_US), agent_id)
+  event('agent.lost', redis.call('HGET', AGENTS, agent_id) or '{}')
+end
+
 local function lose(until_us)
   for _, agent_id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', until_us)) do
-    redis.call('ZREM', LEASES, agent_id)
-    redis.call('ZADD', LOST, int(NOW_US), agent_id)
-    event('agent.lost', redis.call('HGET', AGENTS, agent_id) or '{}')
+    give_up(agent_id)
   end
 end
 

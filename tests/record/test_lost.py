@@ -79,6 +79,16 @@ def test_a_job_that_goes_on_only_says_who_is_lost(desk: Desk) -> None:
     assert desk.verdict == "incomplete"
 
 
+def test_each_lost_host_is_judged_by_its_own_policy(desk: Desk) -> None:
+    """Two are lost at once, and the one whose loss means nothing is found first: the other still stops the job."""
+    hosts("a", "c", desk=desk)
+    hosts("b", desk=desk, fail_fast=False)
+    for host in ("b", "c"):
+        desk.vanish(host)
+    assert [desk.host_lost(desk.beat("a")).word for _ in range(2)] == ["lost", "created"]
+    assert sorted(lost(desk)) == ["b", "c"]
+
+
 @pytest.mark.parametrize(("lost_stops", "word"), [(True, "created"), (False, "lost")])
 def test_the_policy_of_the_lost_decides(desk: Desk, lost_stops: bool, word: str) -> None:
     """In a job of mixed policies whoever finds it does the same: what counts is what a failure there was to mean."""
