@@ -87,6 +87,7 @@ class AgentInfo:
     pid: int
     command: str
     fail_fast: bool = False  # its failure, or its loss, stops the job
+    alone_s: float | None = None  # so long after its last word it has stopped its processes by itself; None: it goes on
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ T = TypeVar("T")
 HOST_MAX = 64
 RETAIN_MIN_S = 60
 REPLICAS_MAX = 100
+LOSS_MIN_S = 5.0  # more than an answer may take
+LOSS_AFTER_S = 60.0
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -101,6 +103,18 @@ def check_replicas(count: int) -> int:
     if not 0 <= count <= REPLICAS_MAX:
         raise UsageError(f"{count} is no number of replicas", f"0 to {REPLICAS_MAX}")
     return count
+
+
+def alone_after(on_loss: str, after_s: float) -> float | None:
+    """Give after how long without Redis an agent stops by itself; None: it goes on. Raises UsageError."""
+    if on_loss == "keep":
+        return None
+    if not LOSS_MIN_S <= after_s <= WAIT_MAX_S:
+        raise UsageError(
+            f"{format_duration(after_s)} without Redis is no reason to stop",
+            f"Give {format_duration(LOSS_MIN_S)} to {format_duration(WAIT_MAX_S)}: a server may be restarted",
+        )
+    return after_s
 
 
 def runtime_dir() -> Path:

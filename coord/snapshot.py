@@ -128,6 +128,14 @@ class Snapshot:
         """Agents that nobody has heard from."""
         return tuple(agent for agent in self.agents if agent.state is AgentState.LOST)
 
+    def presumed_stopped_us(self, agent: Agent) -> int | None:
+        """By which Redis time a lost agent that stops by itself has done so, if its host goes on; None: unknown."""
+        if agent.state is not AgentState.LOST or agent.info.alone_s is None or agent.heard_us is None:
+            return None
+        # it may have heard the request before, or still, and be at its plan
+        more_s = self.request.plan.total_s if self.request else 0.0
+        return agent.heard_us + round((agent.info.alone_s + more_s) * 1e6)
+
     @property
     def took_s(self) -> float | None:
         """Seconds from the request to the verdict, in Redis time."""

@@ -13,6 +13,7 @@ from coord.channel import Channel
 from coord.coordinator import new_request
 from coord.memory import restored_by_agent
 from coord.messages import Cause
+from coord.plan import format_duration
 from coord.record import loss
 from coord.render.text import failure_words
 from workers.keeper import Keeper
@@ -78,6 +79,7 @@ class Agent(Keeper):
         self.request: ShutdownRequest | None = None
         self.caused: tuple[str, FirstFailure] | None = None  # the id of a request that was made here, and why
         self._heard_s = 0.0
+        self.alone: ShutdownRequest | None = None  # what nobody asked for, since Redis stayed away
         self.told = False  # the record has all that this agent had to tell
         self._record = record
         self._policy = policy or Policy(info.host)
@@ -94,6 +96,7 @@ class Agent(Keeper):
         self._outbox = Outbox(ledger, self.hear, log)
         self._reporter = Reporter(record, info, self._stopper, self._outbox)
         self._patience_s = REPORT_S
+        self._alone_after_s = manner.alone_after_s
 
     async def __aenter__(self) -> Self:
         """Subscribe, then join: a request made after the join is heard, one made before it refuses the join."""
@@ -113,7 +116,9 @@ class Agent(Keeper):
 
     def works(self) -> list[Coroutine[Any, Any, None]]:
         """Give what is to be done all the time."""
-        return [self._channel.listen(), self._membership.keep(), self._outbox.send(), *super().works()]
+        after_s = self._alone_after_s
+        watch = [] if after_s is None else [self._membership.watch(after_s)]
+        return [self._channel.listen(), self._membership.keep(), self._outbox.send(), *watch, *super().works()]
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 
@@ -134,6 +139,22 @@ class Agent(Keeper):
         self._log.info(
             "shutdown.requested", request=request.id, cause=request.cause, by=request.by, reason=request.reason
         )
+
+    def stop_alone(self, after_s: float) -> None:
+        """Redis stays away: the plan is run without being asked. Who hears us first, when it is back, is told of it."""
+        if self.state.phase is not Phase.RUNNING:
+            return
+        reason = f"host {self.info.host} was cut off from Redis for {format_duration(after_s)}"
+        self.alone = new_request(self.job_id, Cause.HOST_LOST, self._policy.by, reason)
+        self._log.error("agent.alone", after_s=after_s, hint="Redis stays away; stopping, as --on-redis-loss says")
+        if self.info.fail_fast:
+            call = self._record.request(self.alone, None)
+
+            async def made() -> Call[Answer]:
+                return call
+
+            self._outbox.put(made)
+        self._stopper.stop(self.state.plan)
 
     # -- what goes out -------------------------------------------------------------------------------------------------
 
@@ -170,7 +191,7 @@ class Agent(Keeper):
 
     def why(self) -> dict[str, str | None]:
         """Give what the children are told of the reason."""
-        return {name: getattr(self.request, name, None) for name in ("id", "cause", "by", "reason")}
+        return {name: getattr(self.request or self.alone, name, None) for name in ("id", "cause", "by", "reason")}
 
     def note(self, before: State) -> None:
         """Log and report what changed."""

@@ -91,6 +91,7 @@ class CommandRun:
             pid=os.getpid(),
             command=clip(" ".join(order.argv), COMMAND_MAX),
             fail_fast=order.stop_on_failure,
+            alone_s=order.manner.alone_s,
         )
         self._outlet = Outlet(2)
         self._log = logger(
@@ -273,7 +274,7 @@ class CommandRun:
             job_id=self._order.job_id,
             label=self._label,
             state=agent.state,
-            request=agent.request,
+            request=agent.request or agent.alone,
             drained_by=self._drained_by,
             stop_on_failure=self._order.stop_on_failure,
             told=agent.told,

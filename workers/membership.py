@@ -39,6 +39,9 @@ class Owner(Protocol):
     def give_up(self, lost: Lost) -> Call[Answer]:
         """Another agent's lease has ended: give the call to make."""
 
+    def stop_alone(self, after_s: float) -> None:
+        """Redis has been away for so long that all is to be stopped here without being asked."""
+
     def restore(self) -> Call[Answer]:
         """The server has lost the request: give the call that writes it again."""
 
@@ -63,6 +66,7 @@ class Membership:
         self._plan = plan
         self._log = log
         self._owner = owner
+        self._answered_s = asyncio.get_running_loop().time()  # when what was answered last was sent
         self._proof = proof
         self.over = False  # nothing is left to keep a lease for
 
@@ -90,10 +94,20 @@ class Membership:
                 await self.beat()
                 wait_s = max(RETRY_S, BEAT_S - (loop.time() - began_s))  # a slow answer must not make the next one late
 
+    async def watch(self, alone_after_s: float) -> None:
+        """Say it when Redis has not answered a beat for so long; on its own, since a beat may hang."""
+        loop = asyncio.get_running_loop()
+        left_s = alone_after_s
+        while left_s > 0:
+            await asyncio.sleep(left_s)
+            left_s = self._answered_s + alone_after_s - loop.time()
+        self._owner.stop_alone(alone_after_s)
+
     async def beat(self) -> None:
         """Renew the lease, and read what the record has; join again when it has lost us."""
-        knew = self._owner.request is not None
+        knew, sent_s = self._owner.request is not None, asyncio.get_running_loop().time()
         answer = await self._ledger.run(self._record.beat(self._info.agent_id))
+        self._answered_s = sent_s
         if knew and answer.request is None:
             self._log.warning("record.lost", hint="the server lost the job's request; writing it again")
             answer = await self._again(self._owner.restore())

@@ -43,7 +43,7 @@ class RecordedJob(ScopedJob):
     @property
     def request(self) -> ShutdownRequest | None:
         """The job's request, if there is one."""
-        return self._agent.request if self._agent else None
+        return self._agent.request or self._agent.alone if self._agent else None
 
     async def _work(self, ready: Callable[[Keeper], None]) -> None:
         ledger = AsyncLedger(self._url or "", min_replicas=self.terms.min_replicas)

@@ -98,6 +98,13 @@ class HostAgent(Agent):
             self._told = request
             self._mandate.wind_up()
 
+    def stop_alone(self, after_s: float) -> None:
+        """Redis stays away: leave as when the host is to stop."""
+        self._log.error(
+            "agent.alone", after_s=after_s, hint="Redis stays away; the workers leave, as --on-redis-loss says"
+        )
+        self._mandate.wind_up()
+
     def stop_all(self, plan: Plan) -> None:
         """Have all stopped, the workers too; they know what is meant by it."""
         self._all = True

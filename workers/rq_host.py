@@ -70,6 +70,7 @@ class RQHost:
             label="coord worker",
             pid=os.getpid(),
             command=clip(f"coord worker {' '.join(order.queues)} -n {order.count}", COMMAND_MAX),
+            alone_s=None if order.manner.alone_s is None else order.manner.alone_s + order.warm_s,
         )
         self._outlet = Outlet(2)
         self.log = logger(settings.log_level, cast("TextIO", self._outlet), agent=agent_id, host=settings.host)

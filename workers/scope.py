@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from coord.errors import UsageError
 from coord.messages import Cause, one_line
 from coord.plan import wished
+from coord.settings import LOSS_AFTER_S
 from workers.children import Children
 from workers.interrupts import Interrupts
 from workers.job_stopped import JobStopped
@@ -45,7 +46,8 @@ class JobScope:
     when one fails, or `ignore` it. `containment`: `auto`, `cgroup` or `subreaper`; else COORD_CONTAINMENT.
     `sweep_shm`: remove shared memory and semaphores that only ranks had. `context`: the multiprocessing context of
     `spawn`, with any start method. `host`, `label`: how the record names this host (else COORD_HOST) and this program.
-    `log_level`: of lines on stderr.
+    `log_level`: of lines on stderr. `on_redis_loss`: `keep` going when Redis stays away, or `stop` all here when it has
+    been away for `redis_loss_after_s` (60).
 
     In the main thread, a stop raises JobStopped wherever the program is; in another one, the scope's methods raise it.
     Raises UsageError for what can't be; when the block is entered, RefusedError when the job was shut down before, and
@@ -68,6 +70,8 @@ class JobScope:
         host: str | None = None,
         label: str | None = None,
         log_level: str = "warning",
+        on_redis_loss: str = "keep",
+        redis_loss_after_s: float = LOSS_AFTER_S,
     ) -> None:
         self._terms = Terms.of(
             job_id,
@@ -80,6 +84,8 @@ class JobScope:
             host=host,
             label=label,
             log_level=log_level,
+            on_redis_loss=on_redis_loss,
+            redis_loss_after_s=redis_loss_after_s,
         )
         self._context = context or multiprocessing.get_context()
         self._children = Children()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from coord.errors import CoordError
 from coord.logs import logger
-from coord.messages import COMMAND_MAX, AgentInfo, Outcome, clip
+from coord.messages import Outcome
 from coord.plan import Plan
 from workers import sweep
 from workers.beside import Beside
@@ -58,14 +55,7 @@ class ScopedJob:
         self._entries: dict[Key, Entry] = {}  # of the children that run
         self._emptied: list[Cgroup] = []  # of those that are gone, perhaps not with all that they started
         self._over_s: float | None = None
-        self._info = AgentInfo(
-            agent_id=f"{terms.host}-{os.getpid()}-{secrets.token_hex(4)}",
-            host=terms.host,
-            label=terms.label,
-            pid=os.getpid(),
-            command=clip(" ".join(sys.argv), COMMAND_MAX),
-            fail_fast=terms.stop_on_failure,
-        )
+        self._info = terms.info
         self._outlet = LateOutlet(2)
         stream = cast("TextIO", self._outlet)
         self._log = logger(terms.log_level, stream, job=terms.job_id, agent=self._info.agent_id, host=terms.host)

@@ -24,17 +24,27 @@ if TYPE_CHECKING:
     from workers.tree import Tree
 
 
+ALONE_MARGIN_S = 2.0  # for a host that is busy
+
+
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How processes are stopped here: by which plan, with a second SIGTERM after how long (0: none); what is swept.
 
     `ask_all`: whole trees; else the children alone, and what is left of their trees when they have gone.
+    `alone_after_s`: so long after Redis' last answer all is stopped here without being asked; None: never.
     """
 
     plan: Plan
     ask_all: bool = True
     term_again_s: float = 0.0
     sweep_shm: bool = False
+    alone_after_s: float | None = None
+
+    @property
+    def alone_s(self) -> float | None:
+        """How long after Redis' last answer all is over here, whatever happens; None: nobody can say."""
+        return None if self.alone_after_s is None else self.alone_after_s + self.plan.total_s + ALONE_MARGIN_S
 
 
 class Owner(Protocol):

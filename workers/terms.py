@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Self
 
 from coord.errors import UsageError
 from coord.keys import check_job_id
-from coord.messages import clip
+from coord.messages import COMMAND_MAX, AgentInfo, clip
 from coord.plan import Plan
 from coord.record import RETAIN_S
-from coord.settings import LEVELS, acting_on, check_host, host_name, parse_replicas, parse_retain, variable
+from coord.settings import LEVELS, acting_on, alone_after, check_host, host_name, parse_replicas, parse_retain, variable
 from workers.containment import Choice
 from workers.stopper import Manner
 
@@ -39,6 +40,7 @@ class Terms:
     retain_s: int
     log_level: str
     sweep_shm: bool
+    alone_after_s: float | None
     min_replicas: int = 0
 
     @classmethod
@@ -55,6 +57,8 @@ class Terms:
         host: str | None,
         label: str | None,
         log_level: str,
+        on_redis_loss: str,
+        redis_loss_after_s: float,
     ) -> Self:
         """Check them, and take from the environment what was not given. Raises UsageError."""
         host = check_host(host or variable("COORD_HOST", check_host) or host_name())
@@ -75,12 +79,26 @@ class Terms:
             log_level=_one_of("log_level", log_level, LEVELS),
             sweep_shm=sweep_shm,
             min_replicas=variable("COORD_MIN_REPLICAS", parse_replicas) or 0,
+            alone_after_s=alone_after(_one_of("on_redis_loss", on_redis_loss, ("keep", "stop")), redis_loss_after_s),
+        )
+
+    @property
+    def info(self) -> AgentInfo:
+        """How the record names this program, made anew."""
+        return AgentInfo(
+            agent_id=f"{self.host}-{os.getpid()}-{secrets.token_hex(4)}",
+            host=self.host,
+            label=self.label,
+            pid=os.getpid(),
+            command=clip(" ".join(sys.argv), COMMAND_MAX),
+            fail_fast=self.stop_on_failure,
+            alone_s=self.manner.alone_s,
         )
 
     @property
     def manner(self) -> Manner:
         """How its processes are stopped."""
-        return Manner(self.plan, ask_all=False, sweep_shm=self.sweep_shm)
+        return Manner(self.plan, ask_all=False, sweep_shm=self.sweep_shm, alone_after_s=self.alone_after_s)
 
     def left_to_an_heir(self) -> dict[str, object]:
         """Give what of it an heir has to know."""

@@ -10,7 +10,16 @@ import click
 from coord.errors import UsageError
 from coord.keys import check_job_id
 from coord.plan import GRACE_S, KILL_WAIT_S, Plan, format_duration, parse_duration, wished
-from coord.settings import LEVELS, Settings, check_host, host_name, parse_replicas, parse_retain
+from coord.settings import (
+    LEVELS,
+    LOSS_AFTER_S,
+    Settings,
+    alone_after,
+    check_host,
+    host_name,
+    parse_replicas,
+    parse_retain,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,6 +149,32 @@ sweep_shm = option(
     is_flag=True,
     help="Remove the shared memory and semaphores that only processes that were stopped had open.",
 )
+
+
+def redis_loss(command: F) -> F:
+    """Add `--on-redis-loss` and `--redis-loss-after`."""
+    add = option(
+        "--on-redis-loss",
+        type=click.Choice(["keep", "stop"]),
+        default="keep",
+        show_default=True,
+        help="What becomes of the processes when Redis stays away: they go on, or are stopped by the plan.",
+    )
+    add_after = option(
+        "--redis-loss-after",
+        type=DURATION,
+        default=format_duration(LOSS_AFTER_S),
+        show_default=True,
+        help="How long Redis may be away before they are stopped.",
+    )
+    return add(add_after(command))
+
+
+def loss(options: dict[str, Any]) -> float | None:
+    """Give after how long without Redis all is stopped here; None: never."""
+    return alone_after(options["on_redis_loss"], options["redis_loss_after"])
+
+
 term_again = option(
     "--term-again",
     type=DURATION,

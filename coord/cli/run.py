@@ -42,6 +42,7 @@ Examples:
 @opt.term_again
 @opt.sweep_shm
 @opt.min_replicas
+@opt.redis_loss
 @opt.common
 @click.argument("argv", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(job_id: str, label: str, on_failure: str, argv: tuple[str, ...], **rest: Any) -> int:
@@ -57,7 +58,7 @@ def command(job_id: str, label: str, on_failure: str, argv: tuple[str, ...], **r
         job_id=job_id,
         argv=argv,
         label=label,
-        manner=Manner(opt.plan(rest), rest["ask"] == "tree", rest["term_again"], rest["sweep_shm"]),
+        manner=Manner(opt.plan(rest), rest["ask"] == "tree", rest["term_again"], rest["sweep_shm"], opt.loss(rest)),
         stop_on_failure=on_failure == "stop",
         containment=Choice(rest["containment"]),
     )

@@ -109,6 +109,7 @@ Examples:
 @opt.term_again
 @opt.sweep_shm
 @opt.min_replicas
+@opt.redis_loss
 @opt.common
 @click.argument("queues", metavar="[QUEUE]...", nargs=-1)
 def command(queues: tuple[str, ...], **rest: Any) -> int:
@@ -135,7 +136,7 @@ def command(queues: tuple[str, ...], **rest: Any) -> int:
         queues=tuple(queues or found.get("queues") or ["default"]),
         count=rest["count"],
         name=check_host(rest["name"] or found.get("name") or f"worker-{chosen.host}"),
-        manner=Manner(plan, True, rest["term_again"], rest["sweep_shm"]),  # noqa: FBT003
+        manner=Manner(plan, True, rest["term_again"], rest["sweep_shm"], opt.loss(rest)),  # noqa: FBT003
         warm_s=rest["warm"],
         on_stop=rest["on_stop"],
         burst=rest["burst"],

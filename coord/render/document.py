@@ -27,7 +27,7 @@ def job_document(snapshot: Snapshot) -> dict[str, Any]:
         "verdict": snapshot.verdict,
         "request": _request(snapshot.request),
         "first_failure": _first_failure(snapshot.first_failure),
-        "agents": [_agent(agent) for agent in snapshot.agents],
+        "agents": [_agent(snapshot, agent) for agent in snapshot.agents],
         "rq": _rq(snapshot.rq),
         "record_lost": snapshot.record_lost,
     }
@@ -56,7 +56,12 @@ def agents_document(snapshots: Iterable[Snapshot]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "agents": [
-            {"job_id": snapshot.job_id, "label": agent.info.label, "command": agent.info.command, **_agent(agent)}
+            {
+                "job_id": snapshot.job_id,
+                "label": agent.info.label,
+                "command": agent.info.command,
+                **_agent(snapshot, agent),
+            }
             for snapshot in snapshots
             for agent in snapshot.awaited
         ],
@@ -117,8 +122,8 @@ def _seconds(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _agent(agent: Agent) -> dict[str, Any]:
-    report = agent.report
+def _agent(snapshot: Snapshot, agent: Agent) -> dict[str, Any]:
+    report, presumed_us = agent.report, snapshot.presumed_stopped_us(agent)
     return {
         "agent_id": agent.info.agent_id,
         "host": agent.info.host,
@@ -130,4 +135,5 @@ def _agent(agent: Agent) -> dict[str, Any]:
         "survivors": [asdict(survivor) for survivor in report.survivors],
         "left_behind": [asdict(thing) for thing in report.left_behind],
         "last_heard_s": _seconds(agent.last_heard_s if agent.state is not AgentState.STOPPED else None),
+        "presumed_stopped_at": None if presumed_us is None else at(presumed_us),
     }

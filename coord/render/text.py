@@ -98,6 +98,12 @@ def heard_words(agent: Agent) -> str:
     return f"agent {agent.info.agent_id} on host {agent.info.host}{heard}"
 
 
+def presumed_words(snapshot: Snapshot, agent: Agent) -> str:
+    """Give `, presumed stopped by 2026-...Z` of a lost agent that stops by itself: no proof, and told apart from it."""
+    presumed_us = snapshot.presumed_stopped_us(agent)
+    return "" if presumed_us is None else f", presumed stopped by {at(presumed_us)}"
+
+
 def event_words(event: Event) -> str:
     """Give the line that a follower prints for an event."""
     detail = event.detail
@@ -175,7 +181,7 @@ def summary(snapshot: Snapshot) -> str:
 
 
 def _missing(snapshot: Snapshot) -> str:
-    lost = [f"no answer from {heard_words(agent)}" for agent in snapshot.lost]
+    lost = [f"no answer from {heard_words(agent)}{presumed_words(snapshot, agent)}" for agent in snapshot.lost]
     survived = [
         f"process {process.pid} ({process.command}) on host {agent.info.host} survived SIGKILL"
         f"{survivor_words(agent.report.survivors, process.pid)}"
