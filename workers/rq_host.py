@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 FLUSH_S = 1.0
 SETTLE_S = 5.0  # how long the last clerk may take
+SWEEP_AGAIN_S = 30.0
 
 
 def run_workers(order: RQOrder, settings: Settings, redis_url: Callable[[], str]) -> int:
@@ -178,7 +179,8 @@ class RQHost:
             until_s=time.monotonic() + within_s,
         )
         task = self._sweeps[request.job_id] = self.agent.later(work)
-        task.add_done_callback(lambda _: self._sweeps.pop(request.job_id, None))
+        loop = asyncio.get_running_loop()  # a request that is broadcast again soon is no new one
+        task.add_done_callback(lambda _: loop.call_later(SWEEP_AGAIN_S, self._sweeps.pop, request.job_id, None))
 
     def _take_signal(self, number: signal.Signals) -> None:
         """Wind up; a second SIGINT kills at once. Platforms send SIGTERM more than once: that changes nothing."""

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from coord.messages import PROCESSES_MAX, SURVIVORS_MAX, AgentReport, AgentState, FirstFailure, Outcome, ProcessReport
+from coord.coordinator import new_request
+from coord.memory import restored_by_agent
+from coord.messages import (
+    PROCESSES_MAX,
+    SURVIVORS_MAX,
+    AgentReport,
+    AgentState,
+    Cause,
+    FirstFailure,
+    Outcome,
+    ProcessReport,
+)
+from coord.record import loss
+from coord.render.text import failure_words
 
 if TYPE_CHECKING:
+    from coord.ledger import AsyncLedger
     from coord.messages import AgentInfo, ShutdownRequest
-    from coord.record import Call, Record
+    from coord.plan import Plan
+    from coord.record import Answer, Call, Record
     from workers.rq_slot import Execution, ExecutionKeeper
 
 WHY = ("id", "cause", "by", "reason")  # what processes are told of a request
@@ -24,6 +40,7 @@ class Share:
         self.joined = False
         self.lock = asyncio.Lock()  # one join or enrolment at a time
         self.request: ShutdownRequest | None = None
+        self.heard_s = 0.0  # when it was, by the loop's clock
         self.running: set[Execution] = set()
         self.targets: list[Execution] = []  # what the request found running
         self.failed = False  # something of it failed for good, and the record does not know yet
@@ -37,6 +54,28 @@ class Share:
     def keepers(self) -> list[ExecutionKeeper]:
         """Give who stops what the request found."""
         return [each.keeper for each in self.targets if each.keeper]
+
+
+async def beat(ledger: AsyncLedger, share: Share, info: AgentInfo, *, plan: Plan, by: str) -> Answer:
+    """Keep the share's place in the record: renew it, tell again what the server lost, and give up who is lost."""
+    record, known = share.record, share.request
+    answer = await ledger.run(record.beat(info.agent_id))
+    call: Call[Answer] | None = None
+    if known and answer.request is None:
+        age_s = known.elapsed_s + asyncio.get_running_loop().time() - share.heard_s
+        call = restored_by_agent(record, replace(known, elapsed_s=age_s), info, None)
+    elif answer.word == "missing":
+        call = record.enrol(info)
+    elif answer.word in {"unknown", "back"}:
+        call = record.join(info, plan, again=answer.word == "unknown")
+    elif answer.lost:
+        wish = new_request(record.job_id, Cause.HOST_LOST, by, failure_words(loss(answer.lost)))
+        call = record.host_lost(answer.lost, wish)
+    if call is None:
+        return answer
+    answer = await ledger.run(call)
+    await ledger.remember(record.job_id)
+    return answer
 
 
 async def report(share: Share, info: AgentInfo, kind: str) -> Call[None]:

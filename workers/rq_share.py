@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from coord.coordinator import new_request
 from coord.errors import CoordError
 from coord.messages import Cause
-from coord.record import BEAT_S, Record, loss
+from coord.record import BEAT_S, Record
 from coord.render.text import failure_words
 from workers.outbox import Outbox
 from workers.reporter import PATIENCE_S
-from workers.rq_reports import WHY, Share, failure_of, report, words_of
+from workers.rq_reports import WHY, Share, beat, failure_of, report, words_of
 from workers.rq_slot import Intent
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Shares:
             return
         if targets or share:
             share = share or self._share(request.job_id)
-            share.request = request
+            share.request, share.heard_s = request, self._loop.time()
             share.heard.set()
             self._log.info("job.stopping", job=request.job_id, request=request.id, cause=request.cause, by=request.by)
             if share.stopping is None:
@@ -243,12 +243,7 @@ class Shares:
                     self.hear(answer.request)
 
     async def _beat(self, share: Share) -> None:
-        answer = await self._ledger.run(share.record.beat(self._info.agent_id))
-        if answer.word in {"unknown", "back"} and share.request is None:
-            await self._ledger.run(share.record.join(self._info, self._plan))
-        if answer.lost:
-            wish = new_request(share.record.job_id, Cause.HOST_LOST, self._by, failure_words(loss(answer.lost)))
-            answer = await self._ledger.run(share.record.host_lost(answer.lost, wish))
+        answer = await beat(self._ledger, share, self._info, plan=self._plan, by=self._by)
         if answer.request:
             self.hear(answer.request)
         elif not share.running and self._loop.time() - share.idle_since_s > LINGER_S:

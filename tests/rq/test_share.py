@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from coord.coordinator import new_request
-from coord.ledger import AsyncLedger
+from coord.ledger import AsyncLedger, Ledger
 from coord.logs import logger
 from coord.messages import AgentInfo, Cause
 from coord.plan import Plan
@@ -160,3 +160,20 @@ async def test_a_job_of_which_all_has_ended_is_not_called_running(server: str, j
         assert await site.shares.over()
         snapshot = await site.ledger.run(site.record.snapshot())
     assert snapshot.state == ("stopped" if for_good else "running")
+
+
+async def test_a_share_tells_a_server_again_what_it_lost(server: str, job: str) -> None:
+    """The server forgets a job while a host stops what it runs of it: the request is written again, as old as it is."""
+    async with hosting(server, job) as site:
+        assert await site.shares.may(site.execution("one")) is None
+        request = await site.request()
+        keeping = asyncio.ensure_future(site.shares.keep())
+        with Ledger(server)._redis as raw:
+            raw.delete(*site.record._keys)
+        while (found := await site.ledger.run(site.record.snapshot())) is None or found.request is None:
+            pass
+        assert (found.request.id, [agent.info for agent in found.awaited]) == (request.id, [INFO])
+        assert found.request.elapsed_s > 0
+        keeping.cancel()
+        snapshot = await site.told()
+    assert [agent.state for agent in snapshot.agents] == ["stopped"]
