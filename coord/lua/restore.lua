@@ -11,8 +11,19 @@ wholly()
 local body, plan, rev, elapsed_us, rq, fields, whole = unpack(ARGV, 3, 9)
 local FIRST, EACH = 10, 9
 
+-- Who left while the request was not known, had its word kept, but who was killed of it was not counted.
+local function count_killed()
+  for _, agent_id in ipairs(redis.call('ZRANGEBYSCORE', LEFT, int(NOW_US - elapsed_us), '+inf')) do
+    local kept = redis.call('HGET', REPORTS, agent_id)
+    for _, process in ipairs(kept and cjson.decode(kept).report.processes or {}) do
+      redis.call('HINCRBY', JOB, 'killed', process.outcome == 'killed' and 1 or 0)
+    end
+  end
+end
+
 local function restore_request()
   redis.call('HSET', JOB, 'request', body, 'plan', plan, 'requested_us', int(NOW_US - elapsed_us), 'rev', rev)
+  count_killed()
   if rq == '1' then
     sweep_rq()
   end

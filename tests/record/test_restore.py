@@ -227,3 +227,28 @@ def test_a_request_soon_after_a_loss_waits_for_all_who_live(desk: Desk) -> None:
     assert desk.verdict is None
     desk.report("b", Outcome.TERMINATED)
     assert (desk.look().verdict, desk.look().record_lost) == ("clean", False)
+
+
+def killed_while_it_was_not_known(desk: Desk) -> str | None:
+    """Scenario: the request is lost in a failover; a host kills, reports and leaves before anybody knows it again."""
+    for host in "ab":
+        desk.join(host)
+    recorded = asked(desk.request())
+    before = desk.look()
+    desk.raw.hdel(desk._key("job"), "request", "plan", "requested_us", "rev")
+    desk.report("b", Outcome.KILLED, Outcome.TERMINATED)
+    desk.remember(before, since_s=3)
+    desk.say_again("a", recorded)
+    desk.report("a", Outcome.TERMINATED)
+    return desk.verdict
+
+
+def test_who_was_killed_while_the_request_was_not_known_counts(desk: Desk) -> None:
+    """A host that left between two primaries is no reason to call a kill clean."""
+    assert killed_while_it_was_not_known(desk) == "forced"
+
+
+def test_control_its_report_alone_is_not_counted(desk: Desk, unguard: Unguard) -> None:
+    """Negative control: what a report says before the request is known again, nobody has added up."""
+    unguard("  count_killed()\n", script="restore")
+    assert killed_while_it_was_not_known(desk) == "clean"

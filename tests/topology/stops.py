@@ -36,7 +36,10 @@ def begin(lab: Lab, job: str, *options: str) -> list[Started]:
     """Start a command that obeys on host a, and one that holds out on host b."""
     deaf = (sys.executable, NASTY, "deaf", "")
     plan = ("--grace", f"{GRACE_S:g}s", "--kill-wait", "2s", *options)
-    return [lab.run(job, "sleep", "600", host="a", options=plan), lab.run(job, *deaf, host="b", options=plan)]
+    runs = [lab.run(job, "sleep", "600", host="a", options=plan), lab.run(job, *deaf, host="b", options=plan)]
+    assert runs[1].popen.stdout
+    assert runs[1].popen.stdout.readline() == b"ready\n", "before, it is not deaf yet"
+    return runs
 
 
 def stop(lab: Lab, job: str, *options: str) -> Stop:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coord.errors import UNREACHABLE
+from coord import Coordinator
+from coord.errors import INCOMPLETE, UNREACHABLE
 from coord.record import Record
+from coord.render.document import job_document
 from tests.harness import until
-from tests.record.servers import REDIS
+from tests.record.servers import REDIS, free_port
 from tests.topology.servers import VALKEY, watched
 from tests.topology.stops import agent, all_is_told, begin, state, stop
 
 if TYPE_CHECKING:
     from tests.topology.conftest import LabAt
     from tests.topology.servers import Node, Park, Watched
-
-RESTORED = pytest.mark.skipif(not hasattr(Record, "restore"), reason="needs agents that write a lost request again")
 
 
 def has_request(node: Node, job: str) -> bool:
@@ -84,25 +84,56 @@ def test_the_primary_hangs_without_closing_anything(servers: Park, lab_at: LabAt
     assert agent(ended.json, "b")["processes"][0]["outcome"] == "killed"
 
 
-@RESTORED
+def cut_off(service: Watched, job: str) -> None:
+    """Have the replica hear nothing more, once it knows that both hosts run."""
+    reports = f"coord:{{{job}}}:reports"
+    until(lambda: service.replica.ask("HLEN", reports) == 2, "the replica to have both hosts' word")
+    # it is not stopped: what waits in its socket would be taken in when it goes on
+    service.replica.ask("REPLICAOF", "127.0.0.1", free_port())
+
+
 def test_a_request_that_was_not_replicated_is_written_again(servers: Park, lab_at: LabAt, job: str) -> None:
-    """The caller hears that no replica has it; the next primary gets it from those who heard it, and all is told."""
+    """The next primary gets it from those who heard it, and what the caller had read of host a, from the caller."""
+    service = watched(servers)
+    with lab_at(service.url) as lab, Coordinator(service.url, min_replicas=1) as coordinator:
+        runs = begin(lab, job, "--grace", "6s")
+        cut_off(service, job)
+        made = coordinator.request(job)
+        assert (made.word, made.copies) == ("created", 0)
+        killed, seen = False, []
+        for snapshot, _ in coordinator.follow(job):
+            document = job_document(snapshot)
+            seen.append([str(agent(document, host)["state"]) for host in "ab"])
+            if not killed and seen[-1] == ["stopped", "stopping"]:
+                service.primary.kill()
+                assert not has_request(service.replica, job), "it was replicated: this is no loss"
+                killed = True
+        for run in runs:
+            run.end(60)
+    assert killed, seen
+    assert (document["verdict"], document["request"]["id"]) == ("forced", made.request.id)
+    assert all(agent(document, host)["proof"] for host in "ab")
+    assert has_request(service.replica, job)
+
+
+def test_a_report_that_was_not_replicated_is_not_made_up(servers: Park, lab_at: LabAt, job: str) -> None:
+    """A host that reported to the old primary, and left, while nobody read it, is lost, and named: no proof is."""
     service = watched(servers)
     with lab_at(service.url) as lab:
         runs = begin(lab, job)
-        until(lambda: state(lab, job, "b") == "running", "host b to run")
-        until(lambda: service.replica.ask("WAIT", 0, 0) is not None, "the replica to answer")
-        service.replica.process.send_signal(signal.SIGSTOP)
+        cut_off(service, job)
         caller = lab.start("shutdown", "--job-id", job, "--json", "--min-replicas", "1", host="there")
+        until(lambda: state(lab, job, "a") == "stopped", "host a to have reported")
         until(lambda: state(lab, job, "b") == "stopping", "host b to have been asked")
+        caller.signal(signal.SIGKILL)
         service.primary.kill()
-        service.replica.process.send_signal(signal.SIGCONT)
-        assert not has_request(service.replica, job), "it was replicated: this is no loss"
-        ended = caller.end(60)
+        caller.end()
+        ended = lab.call("shutdown", "--job-id", job, "--json")
         for run in runs:
             run.end(60)
-    assert "0 of 1 replicas have the request" in ended.err
-    all_is_told(ended)
+    assert ended.code == INCOMPLETE, ended.err
+    assert (agent(ended.json, "a")["state"], agent(ended.json, "a")["proof"]) == ("lost", None)
+    assert agent(ended.json, "b")["processes"][0]["outcome"] == "killed"
 
 
 def test_enough_replicas_have_the_request(service: Watched, lab_at: LabAt, job: str) -> None:
