@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from workers.stopper import Manner
 
 REPORT_S = 10.0  # how long the last report may take when Redis is away; then the host counts as not heard from
+ASKED_S = 60.0  # and when somebody asked for the stop, who may be waiting for it just as long
 URGENT_S = 300.0  # and when other hosts have to be stopped: nobody else would tell them
 
 
@@ -161,7 +162,7 @@ class Agent(Keeper):
     async def over(self) -> None:
         """Wait until every process is gone or has survived the plan, and the record knows it."""
         await super().over()
-        self.told = await self._outbox.empty(self._patience_s)
+        self.told = await self._outbox.empty(max(self._patience_s, ASKED_S if self.request else 0.0))
 
     def ask(self, call: Call[Answer]) -> None:
         """Send a call to the record when those before it are through; the request in its answer is heard."""
