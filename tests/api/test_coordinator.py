@@ -229,7 +229,8 @@ def test_without_a_url_it_is_the_users_own_server(
         monkeypatch.delenv("COORD_REDIS_URL", raising=False)
         call = Both("", kind)
         assert call("request", job, fence_unknown=True).word == "created"
-        ended = lab.call("status", "--job-id", job, "--json", COORD_REDIS_URL="", COORD_RUNTIME_DIR=folder)
+        own = {"COORD_REDIS_URL": "", "COORD_RUNTIME_DIR": folder, "COORD_EMBEDDED_IDLE_S": "1"}
+        ended = lab.call("status", "--job-id", job, "--json", **own)
         assert (ended.code, ended.json) == (0, coord.job_document(call("status", job)))
         until(lambda: not leftovers_in(folder), "the embedded server to go by itself")
     assert lab.status(job) is None
