@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.record.servers import raw, serving
+from tests.record.servers import raw, redis_server, serving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,7 @@ class Outage:
     folder: Path
     kind: str = "valkey"
     config: Mapping[str, str] = field(default_factory=lambda: DURABLE)
+    within: tuple[str, ...] = ()  # a command that starts it; it is Redis, then
     _stack: ExitStack = field(default_factory=ExitStack)
     _process: int = -1  # a pidfd: a number could be somebody else's by now
 
@@ -39,7 +40,10 @@ class Outage:
     def start(self) -> None:
         """Start it, with what it wrote before."""
         (self.folder / "server.sock").unlink(missing_ok=True)
-        self._stack.enter_context(serving(self.kind, self.folder, **self.config))
+        if self.within:
+            self._stack.enter_context(redis_server(self.folder / "server.sock", self.config, self.within))
+        else:
+            self._stack.enter_context(serving(self.kind, self.folder, **self.config))
         with raw(self.url) as client:
             info: Any = client.info("server")
         self._let_go()

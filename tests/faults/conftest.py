@@ -32,15 +32,21 @@ def config() -> Mapping[str, str]:
 
 
 @pytest.fixture
-def outage(kind: str, config: Mapping[str, str]) -> Iterator[Outage]:
-    """A server that can be taken away."""
+def short_path() -> Iterator[Path]:
+    """A folder that sockets can be in: their paths must be short."""
     with TemporaryDirectory(prefix="coord-faults-") as folder:
-        outage = Outage(Path(folder), kind, config)
-        try:
-            outage.start()
-            yield outage
-        finally:
-            outage.close()
+        yield Path(folder)
+
+
+@pytest.fixture
+def outage(kind: str, config: Mapping[str, str], short_path: Path) -> Iterator[Outage]:
+    """A server that can be taken away."""
+    outage = Outage(short_path, kind, config)
+    try:
+        outage.start()
+        yield outage
+    finally:
+        outage.close()
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""A child that notes when it was asked to leave: `python rank.py NOTE`. In monotonic time: a machine has one."""
+"""A child that notes when it was asked to leave: `python rank.py NOTE LINGERS_S`.
+
+In monotonic time, of which a machine has one.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ def leave(*_: object) -> None:
     """Note it, and go."""
     asked_s = time.monotonic()
     note.write_text(str(asked_s))
+    time.sleep(float(sys.argv[2]))
     sys.exit(0)
 
 

@@ -83,14 +83,19 @@ class Stage:
         self.stack.callback(strait.close)
         return strait
 
-    def begin(self, host: str, *, url: str = "", guards: str = "", options: tuple[str, ...] = ()) -> Rank:
-        """Start a host's command, without some guards; it runs, and the record has it."""
+    def begin(
+        self, host: str, *, url: str = "", guards: str = "", within: tuple[str, ...] = (), lingers_s: float = 0.0
+    ) -> Rank:
+        """Start a host's command; it runs, and the record has it.
+
+        `guards`: what its agent goes without; `within`: a command that starts it; `lingers_s`: how long the child
+        takes to leave.
+        """
         note = self.folder / f"{host}.note"
-        program, words = (sys.executable, (DEAF, guards)) if guards else (COORD, ())
-        command = ("run", "--job-id", self.job, *options, "--", sys.executable, RANK, str(note))
-        run = self.lab.start(
-            *words, *command, host=host, program=program, COORD_REDIS_URL=url or self.lab.environment["COORD_REDIS_URL"]
-        )
+        coord: tuple[str, ...] = (sys.executable, DEAF, guards) if guards else (COORD,)
+        child = (sys.executable, RANK, str(note), str(lingers_s))
+        words = [*within, *coord, "run", "--job-id", self.job, "--", *child]
+        run = self.lab.start(*words[1:], host=host, program=words[0], COORD_REDIS_URL=url or self.outage.url)
         self.ranks.append(Rank(host, run, note))
         until(lambda: not run.running or (note.exists() and self.agent(host).get("processes")), f"host {host} to begin")
         assert run.running, run.end().err

