@@ -114,6 +114,10 @@ class Stage:
         """Shut the job down, and give what the caller was told: never a traceback."""
         return told(self.follow(*options))
 
+    def followed(self) -> bool:
+        """Tell whether somebody waits for the next event, as who follows does nearly all the time."""
+        return any(client["cmd"] == "xread" for client in self.redis.client_list())
+
     def put_request(self, pipe: Pipeline) -> None:
         """Add the request to a transaction, as the script makes it."""
         call = Record(self.job).request(new_request(self.job, Cause.OPERATOR, "ann@desk", "bad day"), None)
