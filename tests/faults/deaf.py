@@ -1,4 +1,4 @@
-"""`coord` without some of its ways to hear, for negative controls: `python deaf.py GUARD[,GUARD] run ...`."""
+"""`coord` without some of its ways to hear or to be heard, for controls: `python deaf.py GUARD[,GUARD] run ...`."""
 
 from __future__ import annotations
 
@@ -41,12 +41,18 @@ def slow_beat() -> None:
     put(membership, "BEAT_S", SLOW_BEAT_S)
 
 
+def no_asking_again() -> None:
+    """Who follows does not repeat the request for those who are silent."""
+    settle = Record.settle
+    put(Record, "settle", lambda self, *args, **more: settle(self, *args, **{**more, "again": False}))
+
+
 def put(owner: object, name: str, value: Any) -> None:
     patch.object(owner, name, value).start()
 
 
 GUARDS: dict[str, Callable[[], None]] = {
-    each.__name__.replace("_", "-"): each for each in (no_re_read, no_beat, slow_beat)
+    each.__name__.replace("_", "-"): each for each in (no_re_read, no_beat, slow_beat, no_asking_again)
 }
 
 if __name__ == "__main__":

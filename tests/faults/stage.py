@@ -92,9 +92,8 @@ class Stage:
         takes to leave.
         """
         note = self.folder / f"{host}.note"
-        coord: tuple[str, ...] = (sys.executable, DEAF, guards) if guards else (COORD,)
         child = (sys.executable, RANK, str(note), str(lingers_s))
-        words = [*within, *coord, "run", "--job-id", self.job, "--", *child]
+        words = [*within, *_coord(guards), "run", "--job-id", self.job, "--", *child]
         run = self.lab.start(*words[1:], host=host, program=words[0], COORD_REDIS_URL=url or self.outage.url)
         self.ranks.append(Rank(host, run, note))
         until(lambda: not run.running or (note.exists() and self.agent(host).get("processes")), f"host {host} to begin")
@@ -106,13 +105,14 @@ class Stage:
         document = self.lab.status(self.job) or {"agents": ()}
         return next((agent for agent in document["agents"] if agent["host"] == host), {})
 
-    def follow(self, *options: str) -> Started:
+    def follow(self, *options: str, guards: str = "") -> Started:
         """Start `coord shutdown` of the job."""
-        return self.lab.start("shutdown", "--job-id", self.job, "--json", *options, host="there")
+        words = [*_coord(guards), "shutdown", "--job-id", self.job, "--json", *options]
+        return self.lab.start(*words[1:], host="there", program=words[0])
 
-    def shutdown(self, *options: str) -> Ended:
+    def shutdown(self, *options: str, guards: str = "") -> Ended:
         """Shut the job down, and give what the caller was told: never a traceback."""
-        return told(self.follow(*options))
+        return told(self.follow(*options, guards=guards))
 
     def followed(self) -> bool:
         """Tell whether somebody waits for the next event, as who follows does nearly all the time."""
@@ -142,6 +142,10 @@ class Stage:
     def close(self) -> None:
         """Close the ways."""
         self.stack.close()
+
+
+def _coord(guards: str) -> tuple[str, ...]:
+    return (sys.executable, DEAF, guards) if guards else (COORD,)
 
 
 def told(started: Started) -> Ended:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coord.errors import NO_SUCH_JOB
+from coord.errors import INCOMPLETE, NO_SUCH_JOB
 from tests.faults.stage import now_s, told
 from tests.harness import until
 
@@ -55,28 +55,38 @@ def test_before_a_shutdown_agents_join_again(stage: Stage) -> None:
 
 
 @both_kinds
-@pytest.mark.parametrize("followed", [True, False])
-def test_a_request_that_the_server_lost_is_written_again(stage: Stage, followed: bool) -> None:
-    """By its agents, who heard it, and by who follows, if anybody does: the same request, with both hosts' proof."""
+def test_a_request_that_the_server_lost_is_written_again(stage: Stage) -> None:
+    """By its agents, who heard it, and by who follows: the same request, and with it proof from both hosts."""
     ranks = [stage.begin(host, lingers_s=LINGERS_S) for host in "ab"]
-    follower = stage.follow(*(() if followed else ("--no-wait",)))
+    follower = stage.follow()
     for rank in ranks:
         rank.obeyed(now_s())
+    until(stage.followed, "the caller to follow")
     request = stage.lab.status(stage.job)["request"]
-    if followed:
-        until(stage.followed, "the caller to follow")
-    else:
-        assert told(follower).code == 0
     back_s = forgotten(stage)
-    ended = told(follower) if followed else None
-    until(lambda: (stage.lab.status(stage.job) or {}).get("verdict"), "the verdict")
+    ended = told(follower)
     stage.tell("told_s", now_s() - back_s)
-    ended = ended or stage.shutdown()
     assert ended.code == 0, ended.err
     assert ended.json["verdict"] == "clean"
     assert [agent["host"] for agent in ended.json["agents"]] == ["a", "b"]
     assert ended.json["request"]["id"] == request["id"]
     assert [rank.end().code for rank in ranks] == [STOPPED, STOPPED]
+
+
+@both_kinds
+def test_what_agents_alone_remember_is_not_called_the_whole(stage: Stage) -> None:
+    """With nobody to follow, agents write the request again; who else there was is unknown, and said as unknown."""
+    ranks = [stage.begin(host, lingers_s=LINGERS_S) for host in "ab"]
+    assert stage.shutdown("--no-wait").code == 0
+    for rank in ranks:
+        rank.obeyed(now_s())
+    request = stage.lab.status(stage.job)["request"]
+    forgotten(stage)
+    assert [rank.end().code for rank in ranks] == [STOPPED, STOPPED]
+    ended = stage.shutdown()
+    assert (ended.code, ended.json["verdict"]) == (INCOMPLETE, "incomplete")
+    assert [agent["state"] for agent in ended.json["agents"]] == ["stopped", "stopped"]
+    assert ended.json["request"]["id"] == request["id"]
 
 
 @both_kinds
@@ -114,7 +124,7 @@ def test_after_a_shutdown_nobody_knows_the_job_any_more(stage: Stage) -> None:
 
 @both_kinds
 def test_a_failure_that_nobody_could_be_told_stops_the_others(stage: Stage) -> None:
-    """The record is lost before the failure could be told: it is told to the new one, and all are awaited."""
+    """The record is lost before the failure could be told: it is told to the new one, and the others are awaited."""
     other = stage.begin("b", lingers_s=1.0)
     gate = stage.folder / "gate"
     failing = stage.lab.run(stage.job, "sh", "-c", f"until [ -e {gate} ]; do sleep 0.05; done; exit {FAILED}", host="a")
@@ -126,8 +136,9 @@ def test_a_failure_that_nobody_could_be_told_stops_the_others(stage: Stage) -> N
     stage.tell("obeyed_s", other.obeyed(now_s()))
     assert told(failing).code == FAILED
     assert other.end().code == STOPPED
-    document = until(lambda: (found := stage.lab.status(stage.job))["verdict"] and found, "the verdict")
+    ended = stage.shutdown()
+    assert ended.code == 0, ended.err
+    document = ended.json
     assert (document["verdict"], document["request"]["cause"]) == ("clean", "failure")
     assert (document["first_failure"]["host"], document["first_failure"]["exit_code"]) == ("a", FAILED)
-    assert [agent["host"] for agent in document["agents"]] == ["a", "b"]
-    assert [agent["state"] for agent in document["agents"]] == ["stopped", "stopped"]
+    assert stage.agent("b")["state"] == "stopped"

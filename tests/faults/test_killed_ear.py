@@ -1,7 +1,7 @@
 """The server closes the ear of every agent and takes a request, at one instant: nobody hears the broadcast.
 
 What was said then is found in the record, which is read again after each new subscription. Without that, the next
-heartbeat brings it; and without heartbeats, nobody ever learns.
+heartbeat brings it, or who follows asks again; and without either, nobody ever learns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tests.faults.stage import Stage
 
 STOPPED = 143
-DEAF_S = "4s"
+DEAF_S = "4s"  # longer than who follows takes to ask again
+SILENT = "no-asking-again"
 both_kinds = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
 
@@ -57,6 +58,17 @@ def test_what_was_said_while_nobody_listened_is_read_again(stage: Stage, how: st
         assert "redis.back" in end.err
 
 
+def test_not_read_again_it_is_obeyed_when_who_follows_asks_again(stage: Stage) -> None:
+    """Neither read again nor heard of by heartbeats: who listens again is told by who waits for an answer."""
+    rank = stage.begin("a", guards="no-re-read,no-beat")
+    request_unheard(stage, "id")
+    until(lambda: stage.heard_by() == 1, "it to listen again")
+    ended = stage.shutdown()
+    assert (ended.code, ended.json["verdict"]) == (0, "clean")
+    stage.tell("first_signal_ms", ended.json["agents"][0]["first_signal_ms"])
+    assert rank.end().code == STOPPED
+
+
 def test_not_read_again_it_is_obeyed_with_the_next_heartbeat(stage: Stage) -> None:
     """The negative control: not before the heartbeat that follows, by the server's own clock."""
     rank = stage.begin("a", guards="no-re-read,slow-beat")
@@ -64,7 +76,7 @@ def test_not_read_again_it_is_obeyed_with_the_next_heartbeat(stage: Stage) -> No
     until(lambda: stage.beaten_us("a") > joined_us, "a heartbeat")
     request_unheard(stage, "type")
     beaten_us = stage.beaten_us("a")
-    ended = stage.shutdown()
+    ended = stage.shutdown(guards=SILENT)
     assert (ended.code, ended.json["verdict"]) == (0, "clean")
     requested_us = stage.requested_us
     first_signal_ms = ended.json["agents"][0]["first_signal_ms"]
@@ -78,7 +90,7 @@ def test_not_read_again_and_without_heartbeats_nobody_learns(stage: Stage) -> No
     rank = stage.begin("a", guards="no-re-read,no-beat")
     request_unheard(stage, "id")
     until(lambda: stage.heard_by() == 1, "it to listen again")
-    ended = stage.shutdown("--timeout", DEAF_S)
+    ended = stage.shutdown("--timeout", DEAF_S, guards=SILENT)
     assert (ended.code, ended.json["verdict"], ended.json["state"]) == (STILL_RUNNING, None, "stopping")
     assert any("--timeout has passed" in line for line in ended.said)
     assert rank.asked_s is None

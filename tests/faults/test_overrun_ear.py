@@ -72,7 +72,7 @@ def test_not_read_again_an_overrun_is_the_end_of_hearing(stage: Stage) -> None:
         flood(stage)
         assert stage.shutdown("--no-wait").code == 0
     until(lambda: stage.heard_by() == 1, "it to listen again")
-    assert stage.shutdown("--timeout", "3s").code == STILL_RUNNING
+    assert stage.shutdown("--timeout", "3s", guards="no-asking-again").code == STILL_RUNNING
     assert rank.asked_s is None
     rank.run.signal(15)
     assert rank.end().code == STOPPED
