@@ -1,17 +1,22 @@
 """Hears requests, and never misses one for long: the broadcast makes it fast, the record makes it sure.
 
 Subscribed first, then the record is read, and read again after every new subscription: what was published while
-nobody listened is found there. Messages that are not ours are logged and dropped; the agent goes on.
+nobody listened is found there. Messages that are not ours are logged and dropped; the agent goes on. With a keyring,
+so are those that are not well signed, not fresh, or not heard for the first time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coord.decode import MessageError, decode_control
 from coord.errors import CoordError
+from coord.messages import MESSAGE_MAX_BYTES
+from coord.seal import Doubt, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,10 +25,13 @@ if TYPE_CHECKING:
 
     from coord.ledger import AsyncLedger
     from coord.messages import ShutdownRequest
+    from coord.refusals import Refusals
+    from coord.seal import Keyring
 
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 1.0
 IGNORED_MAX = 1000  # distinct bad messages remembered, so that each is logged once
+SEALS_MAX = 100_000  # remembered as heard; older ones are stale, unless there are more than so many in a minute
 
 
 class Channel:
@@ -35,12 +43,18 @@ class Channel:
         heard: Callable[[ShutdownRequest], None],
         read_again: Callable[[], Awaitable[None]],
         log: FilteringBoundLogger,
+        *,
+        refusals: Refusals,
+        keyring: Keyring | None = None,
     ) -> None:
         self._ledger = ledger
         self._heard = heard
         self._read_again = read_again
         self._log = log
+        self._refusals = refusals
+        self._keyring = keyring
         self._ignored: set[bytes] = set()
+        self._seals: OrderedDict[tuple[str, bool], None] = OrderedDict()  # heard before
         self._lost = False
         self._messages = ledger.listen()
 
@@ -79,9 +93,27 @@ class Channel:
         try:
             request = decode_control(message)
         except MessageError as error:
+            self._refusals.count(Doubt.OVERSIZED if len(message) > MESSAGE_MAX_BYTES else Doubt.MALFORMED)
             self._ignore(message, str(error))
-        else:
+            return
+        if self._keyring is None:
             self._heard(request)
+        elif doubt := self._doubt(self._keyring, request):
+            self._refusals.heard(Refusal(doubt, request.by, request.job_id))
+        else:
+            age_us = self._keyring.clock.now_us() - request.requested_us  # what the message says of it is not signed
+            self._heard(replace(request, elapsed_s=max(0, age_us) / 1e6))
+
+    def _doubt(self, keyring: Keyring, request: ShutdownRequest) -> Doubt | None:
+        if doubt := keyring.doubt_broadcast(request):
+            return doubt
+        heard = (request.seal, request.rq)  # said again, it says that there are RQ jobs
+        if heard in self._seals:
+            return Doubt.REPLAYED
+        self._seals[heard] = None
+        if len(self._seals) > SEALS_MAX:
+            self._seals.popitem(last=False)
+        return None
 
     def _ignore(self, message: bytes, why: str) -> None:
         name = hashlib.blake2b(message, digest_size=16).digest()

@@ -7,22 +7,28 @@ Redis, and nothing of how processes are stopped.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from coord.door import no_such_job, status
-from coord.errors import CoordError, UnreachableError
+from coord.door import forged, no_such_job, status
+from coord.errors import CoordError, RefusedError, UnreachableError
 from coord.following import MARGIN_S, follow
 from coord.record import LEASE_S, Record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coord.door import Door, RqSide
     from coord.messages import ShutdownRequest
     from coord.plan import Plan
+    from coord.record import Answer, Call
+    from coord.seal import Keyring
     from coord.snapshot import Snapshot
 
 __all__ = ["LEASE_S", "MARGIN_S", "Requested", "follow", "jobs", "request", "status"]
 
 SHORTEN_TRIES = 20  # each one lost means that somebody else made the request more urgent
+SIGN_TRIES = 20  # each one lost means that an agent joined with a longer wait meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,10 @@ class Requested:
 async def request(
     door: Door, record: Record, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool, rq: RqSide
 ) -> Requested:
-    """Have the job stopped. A plan makes an existing request more urgent, never less. Raises NoSuchJobError."""
+    """Have the job stopped. A plan makes an existing request more urgent, never less.
+
+    Raises NoSuchJobError, and RefusedError where a request must be signed and is not.
+    """
     made = await _requested(door, record, wish, plan, fence_unknown=fence_unknown, rq=rq)
     if not door.min_replicas:
         return made
@@ -53,19 +62,19 @@ async def request(
 async def _requested(
     door: Door, record: Record, wish: ShutdownRequest, plan: Plan | None, *, fence_unknown: bool, rq: RqSide
 ) -> Requested:
-    answer = await door.run(record.request(wish, plan, fence_unknown=fence_unknown))
+    answer = await _recorded(door, lambda: record.request(wish, plan, fence_unknown=fence_unknown))
     unknown = answer.request is None
     if unknown and not await rq.has(record.job_id):
         raise no_such_job(record.job_id, rq.unknown)
     if unknown:
-        answer = await door.run(record.request(wish, plan, fence_unknown=True, rq=True))
+        answer = await _recorded(door, lambda: record.request(wish, plan, fence_unknown=True, rq=True))
     if unknown or fence_unknown:
         await door.remember(record.job_id)
     if answer.request is None:
         raise no_such_job(record.job_id)
     if answer.request.id == wish.id:  # also where it `exists`: the first answer was lost on the way
         if fence_unknown and not answer.request.rq and await rq.has(record.job_id):  # fenced first, then looked for
-            await door.run(record.request(wish, plan, rq=True))
+            await _recorded(door, lambda: record.request(wish, plan, rq=True))
         return Requested("created", answer.request)
     if answer.request.rq and (await status(door, record)).rq.again:
         await door.run(record.claim(rq.who, again=True))
@@ -74,11 +83,27 @@ async def _requested(
     return await _shorten(door, record, answer.request, wish=wish, plan=plan)
 
 
-async def jobs(door: Door, first: int, count: int) -> list[Snapshot]:
+async def _recorded(door: Door, make: Callable[[], Call[Answer]]) -> Answer:
+    """Run a call that may have to be signed; made anew when what was signed is so no longer."""
+    for _ in range(SIGN_TRIES):
+        answer = await door.run(make())
+        if answer.refusal:
+            raise forged(answer.refusal)
+        if answer.word == "unsigned":
+            raise RefusedError(
+                "the job's agents obey signed requests only, and there is no secret here; nothing was changed",
+                "Give theirs: --secret-file or COORD_SECRET_FILE",
+            )
+        if answer.word != "plan":
+            return answer
+    raise CoordError("what the request's plan is made of changes all the time", "Try again")
+
+
+async def jobs(door: Door, first: int, count: int, keyring: Keyring | None = None) -> list[Snapshot]:
     """One page of jobs, the newest first. Entries whose job has expired are dropped from the index on the way."""
     found = []
     for job_id in await door.job_ids(first, count):
-        snapshot = await door.run(Record(job_id).snapshot())
+        snapshot = await door.run(Record(job_id, keyring=keyring).snapshot())
         if snapshot:
             found.append(snapshot)
         else:
@@ -93,7 +118,8 @@ async def _shorten(
         shorter = existing.plan.shortened(plan, existing.elapsed_s)
         if shorter == existing.plan or (await status(door, record)).verdict:
             return Requested("exists", existing)
-        answer = await door.run(record.shorten(existing, shorter, wish.by, wish.reason))
+        make = partial(record.shorten, existing, shorter, wish.by, wish.reason)
+        answer = await _recorded(door, make)
         if answer.request is None:
             raise no_such_job(record.job_id)
         if answer.word == "shortened":

@@ -16,6 +16,7 @@ from coord.connect import RETRIES
 from coord.embedded import ensure
 from coord.errors import UsageError
 from coord.finished import finished
+from coord.keyrings import keyring
 from coord.keys import check_job_id
 from coord.ledger import AsyncLedger, Ledger
 from coord.messages import Cause, ShutdownRequest, one_line
@@ -54,7 +55,9 @@ class _Control:
         retain_s: float | None = None,
         rq_url: str | None = None,
         min_replicas: int | None = None,
+        secret_file: str | None = None,
     ) -> None:
+        self._keyring = keyring(secret_file)
         self._url = redis_url or variable("COORD_REDIS_URL", str)
         self._rq_url = rq_url
         given = variable("COORD_MIN_REPLICAS", parse_replicas) if min_replicas is None else check_replicas(min_replicas)
@@ -65,7 +68,7 @@ class _Control:
         )
 
     def _record(self, job_id: str) -> Record:
-        return Record(check_job_id(job_id), self._retain_s)
+        return Record(check_job_id(job_id), self._retain_s, self._keyring)
 
     def _wish(self, job_id: str, reason: str) -> ShutdownRequest:
         return new_request(job_id, Cause.OPERATOR, self._by, reason)
@@ -88,6 +91,8 @@ class Coordinator(_Control):
     `retain_s`: how long a job's record outlives the last thing that happened to it, 60 s to 7 days; else COORD_RETAIN,
     else 7 days. `rq_url`: where RQ's jobs are; else RQ_REDIS_URL, else the same Redis. `min_replicas`: a request waits
     up to 1 s for so many replicas to have it, and tells how many have (`copies`); else COORD_MIN_REPLICAS, else 0.
+    `secret_file`: the fleet's secrets, else COORD_SECRET_FILE, else COORD_SECRET: then requests are signed, and only
+    what is signed is believed.
 
     Errors are `CoordError`s. Raises UsageError for an argument or an environment variable that can't be; each call
     raises UnreachableError when Redis can't be used: what was recorded before stays recorded.
@@ -101,8 +106,11 @@ class Coordinator(_Control):
         retain_s: float | None = None,
         rq_url: str | None = None,
         min_replicas: int | None = None,
+        secret_file: str | None = None,
     ) -> None:
-        super().__init__(redis_url, by=by, retain_s=retain_s, rq_url=rq_url, min_replicas=min_replicas)
+        super().__init__(
+            redis_url, by=by, retain_s=retain_s, rq_url=rq_url, min_replicas=min_replicas, secret_file=secret_file
+        )
         url = self._url or ensure()
         self._ledger = Ledger(url, min_replicas=self._min_replicas)
         self._door = Blocking(self._ledger)
@@ -153,7 +161,7 @@ class Coordinator(_Control):
 
     def jobs(self, first: int = 0, count: int = PAGE) -> list[Snapshot]:
         """Read `count` jobs, the newest first, after leaving out the `first` newest."""
-        return finished(control.jobs(self._door, first, count))
+        return finished(control.jobs(self._door, first, count, self._keyring))
 
     def close(self) -> None:
         """Close the connection."""
@@ -216,7 +224,7 @@ class AsyncCoordinator(_Control):
 
     async def jobs(self, first: int = 0, count: int = PAGE) -> list[Snapshot]:
         """Do as `Coordinator.jobs`."""
-        return await control.jobs(self._door, first, count)
+        return await control.jobs(self._door, first, count, self._keyring)
 
     @property
     def _door(self) -> AsyncLedger:

@@ -30,6 +30,7 @@ from coord.plan import Plan
 
 NAME_SHOWN = 20
 INTEGER_MAX = 2**53  # Lua's numbers are doubles
+_REPORT = b',"report":'  # nothing before it holds these bytes: `report.lua` writes times and a seal there
 
 _Message = TypeVar(
     "_Message", "AgentInfo", "FirstFailure", "AgentReport", "ProcessReport", "Survivor", "LeftBehind", "Unproved"
@@ -59,11 +60,12 @@ def decode_control(data: bytes) -> ShutdownRequest:
         rev=_integer(message, "rev"),
         elapsed_us=_integer(message, "elapsed_us"),
         rq=message.get("rq") == 1,
+        seal=_seal(message.get("seal")),
     )
 
 
 def request_from(
-    body: dict[str, Any], plan: Any, *, requested_us: int, rev: int, elapsed_us: int, rq: bool
+    body: dict[str, Any], plan: Any, *, requested_us: int, rev: int, elapsed_us: int, rq: bool, seal: str = ""
 ) -> ShutdownRequest:
     """Put a request together from its body and the record's fields; raises MessageError."""
     try:
@@ -78,6 +80,7 @@ def request_from(
             rev=rev,
             elapsed_s=max(0, elapsed_us) / 1e6,
             rq=rq,
+            seal=seal,
         )
     except (ValueError, UsageError) as error:
         raise MessageError(str(error)) from error
@@ -98,12 +101,21 @@ def decode_failure(data: bytes) -> FirstFailure:
     return _known(FirstFailure, message)
 
 
+def report_text(data: bytes) -> tuple[str, str]:
+    """Give the report as its agent wrote it, and its seal, from what `report.lua` keeps; raises MessageError."""
+    head, found, text = data.partition(_REPORT)
+    if not (found and text.endswith(b"}")):
+        raise MessageError("no report in it")
+    try:
+        return text[:-1].decode(), _seal(_load(head + b"}").get("seal"))
+    except UnicodeDecodeError as error:
+        raise MessageError("not UTF-8") from error
+
+
 def decode_report(data: bytes) -> AgentReport:
     """Read an agent's report and its timings, as `report.lua` keeps them; raises MessageError."""
-    kept = _load(data)
-    message = kept.get("report")
-    if not isinstance(message, dict):
-        raise MessageError("no report in it")
+    kept = _load(data.partition(_REPORT)[0] + b"}")
+    message = _load(report_text(data)[0].encode())
     message |= {name: kept.get(name) for name in ("first_signal_ms", "all_gone_ms")}
     try:
         message["state"] = AgentState(message["state"])
@@ -135,6 +147,10 @@ def _load(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MessageError("not a JSON object")
     return value
+
+
+def _seal(value: Any) -> str:
+    return value if isinstance(value, str) and len(value) <= TEXT_MAX else ""
 
 
 def _text(message: dict[str, Any], name: str) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from coord.errors import NoSuchJobError
+from coord.errors import NoSuchJobError, RefusedError
 
 if TYPE_CHECKING:
     from coord.messages import Event
     from coord.record import Call, Record
+    from coord.seal import Refusal
     from coord.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -82,4 +83,12 @@ def no_such_job(job_id: str, also: str = "") -> NoSuchJobError:
     return NoSuchJobError(
         f"no job {job_id!r}: nobody ever joined it{also}; nothing was changed",
         "See `coord jobs`, or forbid it in advance with `coord shutdown --fence`",
+    )
+
+
+def forged(refusal: Refusal) -> RefusedError:
+    """Say that the record was tampered with."""
+    return RefusedError(
+        refusal.words,
+        f"See who may write to this Redis; take it out (HDEL coord:{{{refusal.job_id}}}:job request), and call again",
     )

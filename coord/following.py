@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from coord import memory
-from coord.door import no_such_job, status
+from coord.door import forged, no_such_job, status
 from coord.errors import UnreachableError
 from coord.messages import Event
 from coord.record import BEAT_S, LEASE_S, SILENCE_S
@@ -95,6 +95,8 @@ class Follower:
     async def _see(self) -> None:
         """Read the job. What the server has lost of it meanwhile is written again: nobody is forgotten."""
         found = await self._door.run(self._record.snapshot())
+        if found and found.refusal:
+            raise forged(found.refusal)
         if memory.lost(self.snapshot, found):
             since_s = time.monotonic() - self._seen_s
             await self._door.run(memory.restored(self._record, self.snapshot, since_s))
@@ -106,7 +108,7 @@ class Follower:
 
     async def _settle(self) -> None:
         now_s, before_s = time.monotonic(), self._settled_s
-        again = bool(self.snapshot.silent) and now_s - self._asked_s >= BEAT_S
+        again = self.snapshot.request if self.snapshot.silent and now_s - self._asked_s >= BEAT_S else None
         was_away = before_s is None or now_s - before_s > SILENCE_S
         await self._door.run(self._record.settle(self._bound_s, was_away=was_away, again=again))
         self._settled_s = now_s

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MARGIN_US = 1000
 # what `restore` writes by itself, or what is only true for a while
-OWN = {"request", "plan", "requested_us", "rev", "verdict", "verdict_us", "killed", "survived"}
+OWN = {"request", "plan", "requested_us", "rev", "seal", "verdict", "verdict_us", "killed", "survived"}
 PASSING = {"patience_us", "forgot_us", "memory", "rq_due_us", "rq_by"}
 
 
@@ -55,7 +55,9 @@ def restored(record: Record, before: Snapshot, since_s: float) -> Call[Answer]:
     fields = {name: value for name, value in before.kept.job.items() if name not in OWN | PASSING}
     request = replace(before.request, elapsed_s=before.request.elapsed_s + since_s, rq=before.rq.due)
     members = [_member(agent, before, since_s) for agent in before.agents]
-    return record.restore(_words(request, fields, members, whole=not before.record_lost))
+    return record.restore(
+        _words(request, fields, members, whole=not before.record_lost, seal=record.pen.again(request) or request.seal)
+    )
 
 
 def restored_by_agent(
@@ -63,7 +65,10 @@ def restored_by_agent(
 ) -> Call[Answer]:
     """Give the call that an agent makes: it knows the request, itself, and the failure if that was seen here."""
     fields = {"first_failure": encode(failure)} if failure else {}
-    return record.restore(_words(request, fields, [Member(info.agent_id, encode(info))], whole=False))
+    if record.keyring:
+        fields["sealed"] = record.keyring.ids
+    members = [Member(info.agent_id, encode(info))]
+    return record.restore(_words(request, fields, members, whole=False, seal=record.pen.again(request) or request.seal))
 
 
 def _took_back(before: Agent, now: Agent | None) -> bool:
@@ -98,9 +103,12 @@ def _member(agent: Agent, before: Snapshot, since_s: float) -> Member:
 
 
 def _words(
-    request: ShutdownRequest, fields: Mapping[str, str], members: Iterable[Member], *, whole: bool
+    request: ShutdownRequest, fields: Mapping[str, str], members: Iterable[Member], *, whole: bool, seal: str
 ) -> list[str | int]:
-    """Give what restore.lua takes. `request` with its age of now; `whole`: all are named who had to answer."""
+    """Give what restore.lua takes. `request` with its age of now; `whole`: all are named who had to answer.
+
+    When it was made may be sealed, so a sealed one keeps that.
+    """
     plan, age_us = dump(request.plan.to_list()), _us(request.elapsed_s)
     words: list[str | int] = [
         request.body(),
@@ -110,6 +118,8 @@ def _words(
         int(request.rq),
         dump(dict(fields)),
         int(whole),
+        seal,
+        request.requested_us,
     ]
     for each in members:
         ages = (_us(each.heard_age_s), _us(each.left_age_s), _us(LEASE_S))

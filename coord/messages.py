@@ -63,6 +63,7 @@ class ShutdownRequest:
     rev: int = 1  # counts up each time the plan was shortened
     elapsed_s: float = 0.0  # Redis time that had passed since requested_us when this copy was sent
     rq: bool = False  # the job has RQ jobs, which somebody has to sweep
+    seal: str = ""  # see `coord.seal`
 
     def body(self) -> str:
         """Give the part that the requester writes; the plan, the time and the revision are the record's own."""

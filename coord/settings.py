@@ -34,6 +34,7 @@ class Settings:
     retain_s: int
     log_level: str
     min_replicas: int = 0
+    secret_file: str | None = None
 
     @property
     def by(self) -> str:

@@ -5,14 +5,25 @@ The public JSON, the terminal tables and the exit code are all made of a Snapsho
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coord.decode import MessageError, decode_failure, decode_info, decode_report, decode_unproved, request_from
+from coord.belief import believed, counts, doubt_of_report, doubt_of_swept
+from coord.decode import (
+    MessageError,
+    decode_failure,
+    decode_info,
+    decode_report,
+    decode_unproved,
+)
 from coord.errors import INCOMPLETE, OK, STILL_RUNNING
 from coord.messages import AgentInfo, AgentReport, AgentState, FirstFailure, Outcome, ShutdownRequest, Unproved
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from coord.seal import Doubt, Keyring, Refusal
 
 
 class Verdict(StrEnum):
@@ -42,6 +53,8 @@ class Agent:
     heard_us: int | None = None  # Redis time it was last heard
     last_heard_s: float | None = None  # seconds that have passed since then
     answered: bool = False  # it said that it stops its processes, or has
+    refused: Mapping[str, int] = field(default_factory=dict)  # what it did not obey, counted by kind
+    doubt: Doubt | None = None  # why its last word is not believed
 
     @property
     def state(self) -> AgentState:
@@ -61,6 +74,7 @@ class OnRq:
     unproved_count: int = 0  # may be more than are listed
     due: bool = False  # somebody has to sweep them, or does
     lost: bool = False  # nobody did in time
+    doubt: Doubt | None = None  # why the word that it was done is not believed
 
     @property
     def again(self) -> bool:
@@ -96,6 +110,7 @@ class Snapshot:
     rq: OnRq = OnRq()
     record_lost: bool = False  # the server lost the record, and nobody is left who knew all of it
     kept: Kept | None = field(default=None, repr=False, compare=False)
+    refusal: Refusal | None = None  # the record's request, when it is not well signed: nobody obeys it
 
     @property
     def state(self) -> JobState:
@@ -155,75 +170,83 @@ class Snapshot:
         return sum(agent.report.count(outcome) for agent in self.members)
 
 
-def decode_snapshot(job_id: str, reply: Any) -> Snapshot | None:
-    """Read what `snapshot.lua` returns; None when there is no such job. Raises MessageError on a broken record."""
+def decode_snapshot(job_id: str, reply: Any, keyring: Keyring | None = None) -> Snapshot | None:
+    """Read what `snapshot.lua` returns; None when there is no such job. Raises MessageError on a broken record.
+
+    With a keyring, what is not well signed is not believed, and the verdict is made anew of what is.
+    """
     try:
-        return _decode(job_id, reply)
+        return _decode(job_id, reply, keyring)
     except (KeyError, TypeError, ValueError) as error:
         raise MessageError(f"the record is broken: {error!r}") from error
 
 
-def _decode(job_id: str, reply: Any) -> Snapshot | None:
+def _decode(job_id: str, reply: Any, keyring: Keyring | None) -> Snapshot | None:
     now_us, *parts, lost, rq_jobs = reply
     job, infos, reports, leases, left, heard = (_pairs(part) for part in parts)
     if not job:
         return None
     now = int(now_us)
+    fields = [job.get(name) for name in _REQUEST] + [now_us]
+    request, refusal = believed(keyring, job_id, fields)
+    asked = request.id if request else ""
     agents = []
     for agent_id, info in infos.items():
-        said = decode_report(reports[agent_id]) if agent_id in reports else AgentReport(AgentState.RUNNING)
+        report = reports.get(agent_id)
+        doubt = doubt_of_report(keyring, (job_id, agent_id.decode(), asked), report) if report else None
+        said = decode_report(report) if report and not doubt else AgentReport(AgentState.RUNNING)
         left_s = _left_s(leases.get(agent_id), now)
+        unheard = keyring is not None and left_s is None  # who has left said so
         agents.append(
             Agent(
                 info=decode_info(info),
-                report=_believed(said, left_s, lost=agent_id in lost),
+                report=_believed(said, left_s, lost=agent_id in lost or unheard),
                 lease_left_s=left_s,
                 left_us=int(float(left[agent_id])) if agent_id in left else None,
                 heard_us=int(float(heard[agent_id])) if agent_id in heard else None,
                 last_heard_s=max(0.0, now - float(heard[agent_id])) / 1e6 if agent_id in heard else None,
                 answered=said.state is not AgentState.RUNNING,
+                refused=counts(job.get(b"refused:" + agent_id)),
+                doubt=doubt,
             )
         )
-    return Snapshot(
+    snapshot = Snapshot(
         job_id=job_id,
         now_us=now,
         created_us=int(job[b"created_us"]),
-        request=decode_request([job.get(name) for name in _REQUEST] + [now_us]),
+        request=request,
         verdict=Verdict(job[b"verdict"].decode()) if b"verdict" in job else None,
         verdict_us=int(job[b"verdict_us"]) if b"verdict_us" in job else None,
         first_failure=_first_failure(job),
         agents=tuple(sorted(agents, key=lambda agent: (agent.info.host, agent.info.agent_id))),
-        rq=_on_rq(job, int(rq_jobs)),
+        rq=_on_rq(job, int(rq_jobs), keyring, job_id),
         record_lost=job.get(b"memory") == b"part",
         kept=Kept(_texts(job), _texts(reports)),
+        refusal=refusal,
     )
+    return snapshot if keyring is None else _proved(snapshot)
 
 
-_REQUEST = (b"request", b"plan", b"requested_us", b"rev", b"rq")
+_REQUEST = (b"request", b"plan", b"requested_us", b"rev", b"rq", b"seal")
 
 
-def decode_request(fields: Any) -> ShutdownRequest | None:
-    """Read `body, plan, requested_us, rev, rq, now_us` as the scripts return a request; None when there is none."""
-    body, plan, requested_us, rev, rq, now_us = fields
-    if not body:
-        return None
-    try:
-        told = json.loads(body)
-        if not isinstance(told, dict):
-            raise MessageError("it is no JSON object")
-        return request_from(
-            told,
-            json.loads(plan),
-            requested_us=int(requested_us),
-            rev=int(rev),
-            elapsed_us=int(now_us) - int(requested_us),
-            rq=rq == b"1",
-        )
-    except (TypeError, ValueError) as error:
-        raise MessageError(f"the record's request is broken: {error}") from error
+def _proved(snapshot: Snapshot) -> Snapshot:
+    """Make the verdict anew of what is believed: it may be worse than the record's, never better."""
+    verdict = snapshot.verdict
+    if verdict is None or snapshot.request is None or snapshot.awaited:
+        return replace(snapshot, verdict=None, verdict_us=None)
+    unproved = any(
+        agent.state is not AgentState.STOPPED or agent.report.proof is None or agent.report.count(Outcome.SURVIVED)
+        for agent in snapshot.agents
+    )
+    if unproved or snapshot.rq.doubt:
+        return replace(snapshot, verdict=Verdict.INCOMPLETE)
+    if verdict is Verdict.CLEAN and snapshot.count(Outcome.KILLED):
+        return replace(snapshot, verdict=Verdict.FORCED)
+    return snapshot
 
 
-def _on_rq(job: dict[bytes, bytes], jobs: int) -> OnRq:
+def _on_rq(job: dict[bytes, bytes], jobs: int, keyring: Keyring | None, job_id: str) -> OnRq:
     return OnRq(
         jobs=jobs,
         canceled=int(job.get(b"rq_canceled", 0)),
@@ -233,6 +256,7 @@ def _on_rq(job: dict[bytes, bytes], jobs: int) -> OnRq:
         unproved_count=int(job.get(b"rq_unproved_count", 0)),
         due=b"rq_due_us" in job,
         lost=b"rq_lost" in job,
+        doubt=doubt_of_swept(keyring, job_id, job),
     )
 
 

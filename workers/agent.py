@@ -15,6 +15,7 @@ from coord.memory import restored_by_agent
 from coord.messages import Cause
 from coord.plan import format_duration
 from coord.record import loss
+from coord.refusals import Refusals
 from coord.render.text import failure_words
 from workers.keeper import Keeper
 from workers.membership import Membership
@@ -84,6 +85,7 @@ class Agent(Keeper):
         self.told = False  # the record has all that this agent had to tell
         self._record = record
         self._policy = policy or Policy(info.host)
+        refusals = Refusals(log)
         self._membership = Membership(
             ledger,
             record,
@@ -92,10 +94,13 @@ class Agent(Keeper):
             plan=manner.plan,
             log=log,
             proof=containment.proof,
+            refusals=refusals,
         )
-        self._channel = Channel(ledger, self.hear, self._membership.beat, log)
-        self._outbox = Outbox(ledger, self.hear, log)
-        self._reporter = Reporter(record, info, self._stopper, self._outbox)
+        beat, keyring = self._membership.beat, record.keyring
+        self._channel = Channel(ledger, self.hear, beat, log, refusals=refusals, keyring=keyring)
+        self._outbox = Outbox(ledger, self.hear, log, refusals)
+        self._reporter = Reporter(record, info, self._stopper, self._outbox, asked=lambda: self.request)
+        self.refusals, self.keyring = refusals, keyring
         self._patience_s = REPORT_S
         self._alone_after_s = manner.alone_after_s
 
@@ -164,11 +169,14 @@ class Agent(Keeper):
         await super().over()
         self.told = await self._outbox.empty(max(self._patience_s, ASKED_S if self.request else 0.0))
 
-    def ask(self, call: Call[Answer]) -> None:
-        """Send a call to the record when those before it are through; the request in its answer is heard."""
+    def ask(self, make: Callable[[], Call[Answer]]) -> None:
+        """Send a call to the record when those before it are through; the request in its answer is heard.
+
+        `make`: makes the call, perhaps more than once: what is signed must be signed at that time.
+        """
 
         async def made() -> Call[Answer]:
-            return call
+            return make()
 
         self._patience_s = URGENT_S
         self._outbox.put(made)

@@ -12,11 +12,13 @@ import secrets
 import signal
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 from coord.coordinator import new_request
 from coord.errors import CoordError
+from coord.keyrings import keyring, without_secret
 from coord.ledger import AsyncLedger
 from coord.logs import logger
 from coord.messages import (
@@ -83,7 +85,7 @@ class CommandRun:
         self._settings = settings
         self._path = path
         self._label = order.label or clip(Path(order.argv[0]).name, 64)
-        self._record = Record(order.job_id, settings.retain_s)
+        self._record = Record(order.job_id, settings.retain_s, keyring(settings.secret_file))
         self._info = AgentInfo(
             agent_id=f"{settings.host}-{os.getpid()}-{secrets.token_hex(4)}",
             host=settings.host,
@@ -113,7 +115,7 @@ class CommandRun:
         loop = asyncio.get_running_loop()
         hear_children(loop, lambda: None)
         hear(loop, STOPPING_SIGNALS, self._take_signal)
-        sweep.start_if_needed(url)
+        sweep.start_if_needed(url, self._settings.secret_file)
         ledger = AsyncLedger(url, min_replicas=self._settings.min_replicas)
         containment = contain(self._order.containment, self._info.agent_id, self._log)
         agent = Agent(
@@ -179,7 +181,8 @@ class CommandRun:
             "sweep_shm": self._order.manner.sweep_shm,
         }
         self._estate = estate.declare(watch, keepers=(os.getpid(), os.getppid()))
-        guardian.tell("watch", **watch, redis_url=url, estate=str(self._estate.path) if self._estate else None)
+        path = str(self._estate.path) if self._estate else None
+        guardian.tell("watch", **watch, redis_url=url, secret_file=self._settings.secret_file, estate=path)
         guardian.answer()
 
     def _start_or_fail(self, agent: Agent, url: str, entry: Entry) -> int:
@@ -190,7 +193,7 @@ class CommandRun:
             if self._order.stop_on_failure:
                 reason = f"{self._label} on host {self._settings.host} could not be started: {error.message}"
                 wish = new_request(self._order.job_id, Cause.FAILURE, self._settings.by, reason)
-                agent.ask(self._record.request(wish, None))
+                agent.ask(partial(self._record.request, wish, None))
             raise
 
     def _start(self, agent: Agent, url: str, entry: Entry) -> int:
@@ -198,7 +201,7 @@ class CommandRun:
         if not os.isatty(2):
             self._tail = StderrTail(2)
         environment = {
-            **os.environ,
+            **without_secret(os.environ),
             "COORD_REDIS_URL": url,  # what is called inside of the job means the same record
             "COORD_JOB_ID": self._order.job_id,
             "COORD_AGENT_ID": self._info.agent_id,
@@ -230,7 +233,7 @@ class CommandRun:
             if number is signal.SIGINT:
                 asyncio.get_running_loop().call_later(HINT_S, self._hint, agent)
             if self._order.stop_on_failure:
-                agent.ask(self._drain(number))
+                agent.ask(partial(self._drain, number))
 
     def _hint(self, agent: Agent) -> None:
         if agent.state.phase is Phase.STOPPING:

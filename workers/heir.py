@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coord.errors import OWN_ERROR
+from coord.keyrings import with_file
 from coord.messages import Cause
 from coord.plan import Plan
 from workers.containment import taken_over
@@ -120,7 +121,9 @@ class Heir:
         """Start a process that tells the record, if there is one; it is none of the job's."""
         if self._watched["redis_url"] is None:
             return None
-        teller = subprocess.Popen([sys.executable, "-P", "-m", "workers.obituary"], stdin=subprocess.PIPE)
+        environment = with_file(os.environ, self._watched.get("secret_file"))
+        argv = [sys.executable, "-P", "-m", "workers.obituary"]
+        teller = subprocess.Popen(argv, stdin=subprocess.PIPE, env=environment)
         self._tellers.add(teller.pid)
         if teller.stdin:
             with suppress(BrokenPipeError):

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from coord.door import forged
 from coord.errors import CoordError, RefusedError, UnreachableError
 from coord.messages import AgentReport, AgentState
 from coord.record import BEAT_S
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from coord.messages import AgentInfo, ShutdownRequest
     from coord.plan import Plan
     from coord.record import Answer, Call, Lost, Record
+    from coord.refusals import Refusals
 
 SUBSCRIBE_S = 10.0
 TAKE_BACK_S = 2.0
@@ -59,6 +61,7 @@ class Membership:
         plan: Plan,
         log: FilteringBoundLogger,
         proof: str | None,
+        refusals: Refusals,
     ) -> None:
         self._ledger = ledger
         self._record = record
@@ -68,6 +71,7 @@ class Membership:
         self._owner = owner
         self._answered_s = asyncio.get_running_loop().time()  # when what was answered last was sent
         self._proof = proof
+        self._refusals = refusals
         self.over = False  # nothing is left to keep a lease for
 
     async def join(self, channel: Channel) -> None:
@@ -79,8 +83,7 @@ class Membership:
         except (asyncio.CancelledError, UnreachableError):
             await self._take_back()
             raise
-        if answer.request is not None:
-            raise RefusedError(f"{fenced_words(answer.request)}: nothing of it may start", "Use a new job id")
+        refuse_start(answer, self._record.job_id)
         self._log.info("agent.joined")
 
     async def keep(self) -> None:
@@ -106,9 +109,9 @@ class Membership:
     async def beat(self) -> None:
         """Renew the lease, and read what the record has; join again when it has lost us."""
         knew, sent_s = self._owner.request is not None, asyncio.get_running_loop().time()
-        answer = await self._ledger.run(self._record.beat(self._info.agent_id))
+        answer = await self._ledger.run(self._record.beat(self._info.agent_id, refused=self._refusals.told()))
         self._answered_s = sent_s
-        if knew and answer.request is None:
+        if knew and not (answer.request or answer.refusal):
             self._log.warning("record.lost", hint="the server lost the job's request; writing it again")
             answer = await self._again(self._owner.restore())
         elif answer.word == "missing":
@@ -124,6 +127,8 @@ class Membership:
         elif answer.lost:
             self._log.warning("agent.lost", lost=answer.lost.info.agent_id, silent_s=round(answer.lost.silent_s, 1))
             answer = await self._ledger.run(self._owner.give_up(answer.lost))
+        if answer.refusal:
+            self._refusals.found(answer.refusal)
         if answer.request:
             self._owner.hear(answer.request)
 
@@ -139,6 +144,19 @@ class Membership:
         with suppress(CoordError, TimeoutError):
             async with asyncio.timeout(TAKE_BACK_S):
                 await self._ledger.run(self._record.report(self._info, nothing, "agent.stopped"))
+
+
+def refuse_start(answer: Answer, job_id: str) -> None:
+    """Raise RefusedError unless an agent may start something of the job."""
+    if answer.request is not None:
+        raise RefusedError(f"{fenced_words(answer.request)}: nothing of it may start", "Use a new job id")
+    if answer.refusal is not None:
+        raise forged(answer.refusal)
+    if answer.word == "unsigned":
+        raise RefusedError(
+            f"the agents of job {job_id} have a secret, and there is none here: nothing was started",
+            "Give theirs: --secret-file or COORD_SECRET_FILE",
+        )
 
 
 async def _subscribe(channel: Channel) -> None:

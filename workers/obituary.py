@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from coord.coordinator import new_request
 from coord.errors import CoordError
+from coord.keyrings import keyring
 from coord.ledger import Ledger
 from coord.messages import (
     AgentInfo,
@@ -28,22 +29,23 @@ from coord.messages import (
     Survivor,
 )
 from coord.plan import Plan
-from coord.record import LEASE_S, Call, Record
+from coord.record import LEASE_S, Answer, Call, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 TRY_S = 12.0
 RETRY_S = 0.3
+SIGN_TRIES = 20
 
 
 def main() -> None:
     """Tell it, trying again for a while when Redis is away."""
     what: dict[str, Any] = json.load(sys.stdin)
     watch = what["watch"]
-    calls = died(watch, what["death"]) if "death" in what else [stopped(watch, what["report"])]
+    makers = died(watch, what["death"]) if "death" in what else [partial(stopped, watch, what["report"])]
     ledger = Ledger(watch["redis_url"])
-    duties: list[Callable[[], object]] = [partial(ledger.run, call) for call in calls]
+    duties: list[Callable[[], object]] = [partial(tell, ledger, make) for make in makers]
     if watch.get("rq") and "report" in what and (what["report"]["proof"] or watch["rq"].get("gone")):
         duties.append(partial(settle, watch))
     end_s = time.monotonic() + TRY_S
@@ -56,6 +58,14 @@ def main() -> None:
                 if time.monotonic() > end_s:
                     raise
                 time.sleep(RETRY_S)
+
+
+def tell(ledger: Ledger, make: Callable[[], Call[Any]]) -> None:
+    """Tell the record; at once again where it knows better what has to be signed."""
+    for _ in range(SIGN_TRIES):
+        answer = ledger.run(make())
+        if not (isinstance(answer, Answer) and answer.word == "plan"):
+            return
 
 
 def settle(watch: dict[str, Any]) -> None:
@@ -83,16 +93,18 @@ def settle(watch: dict[str, Any]) -> None:
     )
 
 
-def died(watch: dict[str, Any], death: dict[str, Any]) -> list[Call[Any]]:
+def died(watch: dict[str, Any], death: dict[str, Any]) -> list[Callable[[], Call[Any]]]:
     """Keep the dead agent's lease while its heir works; its death is the job's failure if its policy says so."""
     record, info = _record(watch), _info(watch)
-    calls: list[Call[Any]] = [record.beat(info.agent_id, Plan.from_list(watch["plan"]).total_s + 2 * LEASE_S)]
+    lease_s = Plan.from_list(watch["plan"]).total_s + 2 * LEASE_S
+    calls: list[Callable[[], Call[Any]]] = [partial(record.beat, info.agent_id, lease_s)]
     if watch["stop_on_failure"]:
         reason = f"the agent of {info.label} on host {info.host} {death['how']}"
         failure = FirstFailure(
             info.agent_id, info.host, f"agent of {info.label}", info.pid, death["exit_code"], death["signal"]
         )
-        calls.append(record.fail(failure, new_request(record.job_id, Cause.FAILURE, watch["by"], reason)))
+        wish = new_request(record.job_id, Cause.FAILURE, watch["by"], reason)
+        calls.append(partial(record.fail, failure, wish))
     return calls
 
 
@@ -117,7 +129,7 @@ def stopped(watch: dict[str, Any], report: dict[str, Any]) -> Call[None]:
 
 
 def _record(watch: dict[str, Any]) -> Record:
-    return Record(watch["job_id"], watch["retain_s"])
+    return Record(watch["job_id"], watch["retain_s"], keyring())  # where `heir` says in the environment
 
 
 def _info(watch: dict[str, Any]) -> AgentInfo:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from coord.ledger import AsyncLedger
     from coord.messages import ShutdownRequest
     from coord.record import Call
+    from coord.refusals import Refusals
 
     # made when it is sent, so that what it says is never stale; None: nothing to say any more
     MakeCall: TypeAlias = Callable[[], Awaitable[Call[Answer] | Call[None] | Call[str] | None]]
 
 RETRY_S = 0.1
+SIGN_TRIES = 3
 RETRY_MAX_S = 1.0
 
 
@@ -28,11 +30,16 @@ class Outbox:
     """Calls on their way. `heard(request)` is called when an answer holds the job's request."""
 
     def __init__(
-        self, ledger: AsyncLedger, heard: Callable[[ShutdownRequest], None], log: FilteringBoundLogger
+        self,
+        ledger: AsyncLedger,
+        heard: Callable[[ShutdownRequest], None],
+        log: FilteringBoundLogger,
+        refusals: Refusals,
     ) -> None:
         self._ledger = ledger
         self._heard = heard
         self._log = log
+        self._refusals = refusals
         self._queue: asyncio.Queue[MakeCall] = asyncio.Queue()
 
     def put(self, make: MakeCall) -> None:
@@ -61,17 +68,32 @@ class Outbox:
 
     async def _sent(self, make: MakeCall, *, first: bool) -> bool:
         try:
-            call = await make()
-            answer = await self._ledger.run(call) if call else None
+            call, answer = await self._answer(make)
         except CoordError as error:
             if first:
                 self._log.warning("report.delayed", error=str(error))
             return False
-        if isinstance(answer, Answer) and answer.request:
+        if not isinstance(answer, Answer):
+            return True
+        if answer.refusal:
+            self._refusals.found(answer.refusal)
+        if answer.word == "unsigned":
+            self._log.error("request.unsigned", hint="the job's agents have a secret: give it to this one, too")
+        if answer.request:
             self._heard(answer.request)
-            if call and answer.word == "created" and self._ledger.min_replicas:
-                await self._count_copies(call)
-        return True
+        if call and answer.word == "created" and self._ledger.min_replicas:
+            await self._count_copies(call)
+        return answer.word != "plan"
+
+    async def _answer(self, make: MakeCall) -> tuple[Call[Any] | None, Answer | str | None]:
+        """Send it; at once again where the record knows better what has to be signed."""
+        call, answer = None, None
+        for _ in range(SIGN_TRIES):
+            call = await make()
+            answer = await self._ledger.run(call) if call else None
+            if not (isinstance(answer, Answer) and answer.word == "plan"):
+                break
+        return call, answer
 
     async def _count_copies(self, call: Call[Any]) -> None:
         """Say it when a request that was just made is on fewer replicas than it should be."""

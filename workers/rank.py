@@ -57,6 +57,7 @@ class Rank:
     def _settle_in(self) -> None:
         with suppress(PermissionError):  # it leads a group already
             os.setsid()  # the terminal's Ctrl-C comes to the program alone, which has its ranks stopped in order
+        os.environ.pop("COORD_SECRET", None)
         os.environ.update(self.environment)
         signal.set_wakeup_fd(-1)  # a forked rank has the program's
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops one that came to the group before it was left: POSIX

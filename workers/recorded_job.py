@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coord.coordinator import new_request
 from coord.embedded import ensure
 from coord.errors import CoordError
+from coord.keyrings import keyring
 from coord.ledger import AsyncLedger
 from coord.messages import Cause
 from coord.record import Record
@@ -37,7 +39,7 @@ class RecordedJob(ScopedJob):
     def open(self, check: Callable[[], None]) -> None:
         """Join the job. Raises RefusedError when it is fenced, UnreachableError when Redis can't be used."""
         self._url = self.terms.redis_url or ensure()
-        self._record = Record(self.terms.job_id, self.terms.retain_s)
+        self._record = Record(self.terms.job_id, self.terms.retain_s, keyring(self.terms.secret_file))
         super().open(check)
 
     @property
@@ -67,7 +69,7 @@ class RecordedJob(ScopedJob):
 
     def _stop_elsewhere(self, cause: Cause, reason: str) -> None:
         if self._agent and self.terms.stop_on_failure:
-            self._agent.ask(self._record.request(self._wish(cause, reason), None))
+            self._agent.ask(partial(self._record.request, self._wish(cause, reason), None))
 
     async def _failed(self, process: Process) -> Call[Answer]:
         failure = self._failure_of(process)

@@ -13,7 +13,9 @@ from coord.record import Moment
 from workers.state import Phase
 
 if TYPE_CHECKING:
-    from coord.messages import AgentInfo
+    from collections.abc import Callable
+
+    from coord.messages import AgentInfo, ShutdownRequest
     from coord.record import Call, Record
     from workers.outbox import Outbox
     from workers.stopper import Stopper
@@ -27,11 +29,20 @@ _STATES = {Phase.RUNNING: AgentState.RUNNING, Phase.OVER: AgentState.STOPPED}  #
 class Reporter:
     """One agent's word. A report is made when it is sent, so that it is never stale."""
 
-    def __init__(self, record: Record, info: AgentInfo, stopper: Stopper, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        record: Record,
+        info: AgentInfo,
+        stopper: Stopper,
+        outbox: Outbox,
+        *,
+        asked: Callable[[], ShutdownRequest | None],
+    ) -> None:
         self._record = record
         self._info = info
         self._stopper = stopper
         self._outbox = outbox
+        self._asked = asked
         self._loop = asyncio.get_running_loop()
         self._history: list[Moment] = []
         self._made_upto = self._told_upto = 0
@@ -62,6 +73,7 @@ class Reporter:
             self._told_upto, self._made_upto = self._made_upto, upto
         now_s = self._loop.time()
         state = self._stopper.state
+        asked = self._asked()
         return self._record.report(
             self._info,
             AgentReport(
@@ -75,6 +87,7 @@ class Reporter:
             moments=tuple(replace(each, at_s=now_s - each.at_s) for each in self._history[self._told_upto : upto]),
             signal_age_s=_age(self._stopper.first_signal_s, now_s),
             gone_age_s=_age(self._stopper.all_gone_s if state.proved else None, now_s),
+            request_id=asked.id if asked else "",
         )
 
 

@@ -8,6 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from coord.keyrings import without_secret
 from coord.messages import Outcome
 from workers.rq_slot import Intent, Slot
 from workers.rq_trees import WorkerTree
@@ -68,7 +69,7 @@ class Crew:
         slot = Slot(name, tree, ours, stop_file=stop_file, heard=self._hearing.heard, scheduler=scheduler)
         self._ground.files.others[stop_file] = self._ground.order.ends_as
         os.set_inheritable(theirs.fileno(), True)  # noqa: FBT003
-        environment = {**os.environ, "COORD_RQ_LINK": str(theirs.fileno())}
+        environment = {**without_secret(os.environ), "COORD_RQ_LINK": str(theirs.fileno())}
         argv = (sys.executable, "-P", "-m", "workers.rq_main")
         with theirs:
             slot.pid = tree.pid = start(Program(sys.executable, argv, environment), tree.entry())

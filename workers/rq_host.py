@@ -13,10 +13,12 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from coord.coordinator import new_request
 from coord.errors import INCOMPLETE, OK, USAGE, CoordError
+from coord.keyrings import keyring
 from coord.ledger import AsyncLedger
 from coord.logs import logger
 from coord.messages import COMMAND_MAX, AgentInfo, Cause, clip
@@ -64,7 +66,7 @@ class RQHost:
         self.url = url
         self._settings = settings
         agent_id = f"{order.name}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.record = Record(agent_id, settings.retain_s)
+        self.record = Record(agent_id, settings.retain_s, keyring(settings.secret_file))
         self.info = AgentInfo(
             agent_id=agent_id,
             host=settings.host,
@@ -86,7 +88,7 @@ class RQHost:
         loop = asyncio.get_running_loop()
         hear_children(loop, lambda: None)
         hear(loop, STOPPING_SIGNALS, self._take_signal)
-        sweep.start_if_needed(self.url)
+        sweep.start_if_needed(self.url, self._settings.secret_file)
         ledger = AsyncLedger(self.url, min_replicas=self._settings.min_replicas)
         containment = contain(self.order.containment, self.info.agent_id, self.log, Subreaper(spare=self.spare))
         files = StopFiles(self.info.agent_id)
@@ -160,9 +162,8 @@ class RQHost:
             await self._board.idle(self.order.warm_s)
         self.agent.seal()
         if why is not None:
-            self.agent.ask(
-                self.record.request(new_request(self.record.job_id, Cause.DRAIN, self._settings.by, why), None)
-            )
+            wish = new_request(self.record.job_id, Cause.DRAIN, self._settings.by, why)
+            self.agent.ask(partial(self.record.request, wish, None))
         await self._stops.note_all(self._board.executions())
         self.agent.stop_all(self.order.manner.plan)
 
@@ -227,6 +228,7 @@ class RQHost:
             "config": self.order.config,
             "paths": list(self.order.paths),
             "record_url": self.url,
+            "secret_file": self._settings.secret_file,
         }
 
     def _be_watched(self, containment: dict[str, Any], files: StopFiles) -> None:
@@ -254,5 +256,6 @@ class RQHost:
         }
         self._estate = estate.declare({**watch, "rq": rq}, keepers=(os.getpid(), os.getppid()))
         path = str(self._estate.path) if self._estate else None
-        guardian.tell("watch", **watch, rq={**rq, "rq_url": order.rq_url}, redis_url=self.url, estate=path)
+        watch |= {"rq": {**rq, "rq_url": order.rq_url}, "secret_file": self._settings.secret_file}
+        guardian.tell("watch", **watch, redis_url=self.url, estate=path)
         guardian.answer()

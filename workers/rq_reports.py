@@ -61,7 +61,7 @@ async def beat(ledger: AsyncLedger, share: Share, info: AgentInfo, *, plan: Plan
     record, known = share.record, share.request
     answer = await ledger.run(record.beat(info.agent_id))
     call: Call[Answer] | None = None
-    if known and answer.request is None:
+    if known and not (answer.request or answer.refusal):
         age_s = known.elapsed_s + asyncio.get_running_loop().time() - share.heard_s
         call = restored_by_agent(record, replace(known, elapsed_s=age_s), info, None)
     elif answer.word == "missing":
@@ -100,6 +100,7 @@ async def report(share: Share, info: AgentInfo, kind: str) -> Call[None]:
         kind,
         signal_age_s=now_s - min(signals) if signals else None,
         gone_age_s=now_s - max(gone) if last and proved and gone else None,
+        request_id=share.request.id if share.request else "",
     )
 
 

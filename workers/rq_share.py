@@ -16,6 +16,7 @@ from coord.errors import CoordError
 from coord.messages import Cause
 from coord.record import BEAT_S, Record
 from coord.render.text import failure_words
+from workers.membership import refuse_start
 from workers.outbox import Outbox
 from workers.reporter import PATIENCE_S
 from workers.rq_reports import WHY, Share, beat, failure_of, report, words_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from coord.ledger import AsyncLedger
     from coord.messages import ShutdownRequest
-    from coord.record import Call
+    from coord.record import Answer, Call
     from workers.rq_ground import Ground
     from workers.rq_slot import Execution
     from workers.rq_stops import Stops
@@ -61,7 +62,9 @@ class Shares:
         self._retain_s = retain_s
         self._shares: dict[str, Share] = {}
         self._obeyed: dict[str, ShutdownRequest] = {}  # what comes of them now is refused
-        self._outbox = Outbox(ledger, self.hear, ground.log)
+        self._keyring = ground.agent.keyring
+        self._refusals = ground.agent.refusals
+        self._outbox = Outbox(ledger, self.hear, ground.log, self._refusals)
         self._loop = asyncio.get_running_loop()
         self._later = ground.agent.later
 
@@ -98,7 +101,7 @@ class Shares:
             return request
         for job_id in execution.ids:
             if job_id != execution.job_id:
-                answer = await self._ledger.run(self._record(job_id).fence())
+                answer = await self._run(self._record(job_id).fence())
                 if answer.request:
                     return answer.request
         return share.request if share else None
@@ -111,12 +114,14 @@ class Shares:
             if share.request:
                 return share.request
             if share.record.job_id in self._obeyed:
-                return (await self._ledger.run(share.record.fence())).request
-            answer = await self._ledger.run(share.record.enlist({execution.rq_job: execution.queue}))
+                return (await self._run(share.record.fence())).request
+            answer = await self._run(share.record.enlist({execution.rq_job: execution.queue}))
             if answer.request is None and not share.joined:
                 await self._ledger.remember(share.record.job_id)
-                answer = await self._ledger.run(share.record.join(self._info, self._plan))
-                share.joined = answer.request is None
+                answer = await self._run(share.record.join(self._info, self._plan))
+                share.joined = answer.word == "joined"
+                if answer.request is None:
+                    refuse_start(answer, share.record.job_id)
             return answer.request
 
     def began(self, execution: Execution) -> None:
@@ -193,12 +198,7 @@ class Shares:
         """Have the record count an RQ job that was stopped or canceled, for the job whose request did it."""
         job_id = job_id or next((each for each in execution.ids if (s := self._shares.get(each)) and s.request), None)
         if job_id:
-            record = self._record(job_id)
-
-            async def made() -> Call[Any]:
-                return record.tally(field)
-
-            self._outbox.put(made)
+            self._put(partial(self._record(job_id).tally, field))
 
     # -- failures ------------------------------------------------------------------------------------------------------
 
@@ -209,13 +209,8 @@ class Shares:
         failure = failure_of(execution, self._info, told)
         share = self._share(execution.job_id)
         share.failed = True
-        record = share.record
         wish = new_request(execution.job_id, Cause.FAILURE, self._by, failure_words(failure))
-
-        async def made() -> Call[Any]:
-            return record.fail(failure, wish)
-
-        self._outbox.put(made)
+        self._put(partial(share.record.fail, failure, wish))
 
     # -- all the time --------------------------------------------------------------------------------------------------
 
@@ -237,13 +232,14 @@ class Shares:
         """Read whether anything that runs here is to be stopped: what was published while nobody listened."""
         for job_id in {job_id for each in self._board.executions() for job_id in each.ids}:
             share = self._shares.get(job_id)
-            if share is None or not share.joined:
-                answer = await self._ledger.run(self._record(job_id).fence())
-                if answer.request:
-                    self.hear(answer.request)
+            joined = share and share.joined
+            if not joined and (request := (await self._run(self._record(job_id).fence())).request):
+                self.hear(request)
 
     async def _beat(self, share: Share) -> None:
         answer = await beat(self._ledger, share, self._info, plan=self._plan, by=self._by)
+        if answer.refusal:
+            self._refusals.found(answer.refusal)
         if answer.request:
             self.hear(answer.request)
         elif not share.running and self._loop.time() - share.idle_since_s > LINGER_S:
@@ -271,12 +267,8 @@ class Shares:
     def _delist(self, share: Share) -> None:
         """Have the record forget what is done, so that it says of a job that has ended that it has."""
         if share.done and not share.request:
-            call, share.done = share.record.delist(share.done), []
-
-            async def made() -> Call[None]:
-                return call
-
-            self._outbox.put(made)
+            self._put(partial(share.record.delist, share.done))
+            share.done = []
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -287,7 +279,19 @@ class Shares:
         return self._shares[job_id]
 
     def _record(self, job_id: str) -> Record:
-        return Record(job_id, self._retain_s)
+        return Record(job_id, self._retain_s, self._keyring)
+
+    async def _run(self, call: Call[Answer]) -> Answer:
+        answer = await self._ledger.run(call)
+        if answer.refusal:
+            self._refusals.found(answer.refusal)
+        return answer
+
+    def _put(self, make: Callable[[], Call[Any]]) -> None:
+        async def made() -> Call[Any]:
+            return make()
+
+        self._outbox.put(made)
 
     def _tell(self, share: Share, kind: str) -> None:
         self._outbox.put(partial(report, share, self._info, kind))

@@ -16,6 +16,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from coord.errors import CoordError, UsageError
+from coord.keyrings import without_secret
 from coord.messages import clip, one_line
 from workers import forks
 from workers.engine import EngineEnded
@@ -77,7 +78,11 @@ class Starter:
         command = " ".join(os.fsdecode(word) for word in words)
         name = label or clip(os.path.basename(command.split(" ", 1)[0]), LABEL_MAX)
         env, then = options.pop("env", None), options.pop("preexec_fn", None)
-        environment = {**(os.environ if env is None else env), **self._job.environment, "COORD_LABEL": name}
+        environment = {
+            **(without_secret(os.environ) if env is None else env),
+            **self._job.environment,
+            "COORD_LABEL": name,
+        }
         options = {"start_new_session": "process_group" not in options, **options}
         with self._place() as entry:
             prepare = _before_exec(in_place(entry, _tied()), self._job.stop_file, then)

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coord.keyrings import with_file
 from workers.cgroups import Cgroup
 from workers.containment import Subreaper
 from workers.estate import abandoned
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 DEATH = {"signal": None, "exit_code": None, "how": "died together with its guardian"}
 
 
-def start_if_needed(redis_url: str | None) -> None:
+def start_if_needed(redis_url: str | None, secret_file: str | None = None) -> None:
     """Start it when there is something to see to; it belongs to nobody's tree.
 
-    `redis_url` None: there is no record to tell, so it sees to those alone that had none either.
+    It speaks to the record with our secrets: an estate, which stands on a disk, has none. `redis_url` None: there is
+    no record to tell, so it sees to those alone that had none either.
     """
     if any(_told_to(estate, redis_url) for estate in abandoned()):
-        environment = {**os.environ, "COORD_REDIS_URL": redis_url or ""}
+        environment = {**with_file(os.environ, secret_file), "COORD_REDIS_URL": redis_url or ""}
         argv = [sys.executable, "-P", "-m", "workers.sweep"]
         subprocess.run(argv, check=False, env=environment, stdin=subprocess.DEVNULL)
 
@@ -58,7 +60,11 @@ def _told_to(estate: Estate, redis_url: str | None) -> bool:
 
 def see_to(estate: Estate, redis_url: str | None) -> None:
     """Stop what is left of one agent, report it in its name, and forget it."""
-    watch = {**estate.watch, "redis_url": None if estate.watch.get("local") else redis_url}
+    watch = {
+        **estate.watch,
+        "redis_url": None if estate.watch.get("local") else redis_url,
+        "secret_file": None,  # ours are in the environment
+    }
     settle(Heir(watch, Strays(watch["containment"])), watch, None, DEATH)
     estate.remove()
 

@@ -42,6 +42,7 @@ class Terms:
     sweep_shm: bool
     alone_after_s: float | None
     min_replicas: int = 0
+    secret_file: str | None = None
 
     @classmethod
     def of(  # noqa: PLR0913  # see `JobScope`
@@ -59,6 +60,7 @@ class Terms:
         log_level: str,
         on_redis_loss: str,
         redis_loss_after_s: float,
+        secret_file: str | None = None,
     ) -> Self:
         """Check them, and take from the environment what was not given. Raises UsageError."""
         host = check_host(host or variable("COORD_HOST", check_host) or host_name())
@@ -80,6 +82,7 @@ class Terms:
             sweep_shm=sweep_shm,
             min_replicas=variable("COORD_MIN_REPLICAS", parse_replicas) or 0,
             alone_after_s=alone_after(_one_of("on_redis_loss", on_redis_loss, ("keep", "stop")), redis_loss_after_s),
+            secret_file=str(Path(secret_file).absolute()) if secret_file else None,  # the program may go elsewhere
         )
 
     @property
@@ -110,6 +113,7 @@ class Terms:
             "stop_on_failure": self.stop_on_failure,
             "by": self.by,
             "local": self.local,
+            "secret_file": self.secret_file,
             "ask_all": manner.ask_all,
             "term_again_s": manner.term_again_s,
             "sweep_shm": manner.sweep_shm,

@@ -31,11 +31,13 @@ Examples:
 def command(json_: bool, containment: str, **rest: Any) -> int:
     """Say what coord can do on this host and with this Redis, and what should be mended."""
     from coord.finding import Status
+    from coord.keyrings import keyring
     from workers.checkup import check_up
     from workers.containment import Choice
 
     chosen = opt.settings(rest)
-    findings = check_up(Choice(containment), chosen.by, lambda: opt.redis_url(chosen))
+    keys = keyring(chosen.secret_file)
+    findings = check_up(Choice(containment), chosen.by, lambda: opt.redis_url(chosen), keys)
     if json_:
         from coord.render.document import findings_document
 

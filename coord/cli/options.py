@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -70,12 +71,13 @@ def option(name: str, *names: str, **rest: Any) -> Callable[[F], F]:
 
 
 def common(command: F) -> F:
-    """Add `--redis-url`, `--host`, `--retain`, `--log-level`."""
+    """Add `--redis-url`, `--host`, `--retain`, `--secret-file`, `--log-level`."""
     for add in reversed(
         (
             option("--redis-url", metavar="URL", help=URLS),
             option("--host", type=HOST, default=host_name, show_default="this host's name", help="This host's name."),
             option("--retain", type=RETAIN, default="7d", show_default=True, help="How long the record is kept."),
+            option("--secret-file", metavar="FILE", help="The fleet's secrets, one per line: then all is signed."),
             option("--log-level", type=click.Choice(LEVELS), help="[default: info; on a terminal: warning]"),
         )
     ):
@@ -194,6 +196,7 @@ def settings(options: dict[str, Any]) -> Settings:
         retain_s=options["retain"],
         log_level=options["log_level"],
         min_replicas=options.get("min_replicas") or 0,
+        secret_file=str(Path(options["secret_file"]).absolute()) if options["secret_file"] else None,
     )
 
 
@@ -209,14 +212,17 @@ def redis_url(chosen: Settings) -> str:
 def coordinator(options: dict[str, Any]) -> Coordinator:
     """Make the coordinator that the common options ask for."""
     from coord.coordinator import Coordinator
+    from coord.keyrings import keyring
 
     chosen = settings(options)
+    keyring(chosen.secret_file)  # one that can't be used is refused before a server is asked or started
     return Coordinator(
         redis_url(chosen),
         by=chosen.by,
         retain_s=chosen.retain_s,
         rq_url=options.get("rq_url"),
         min_replicas=chosen.min_replicas,
+        secret_file=chosen.secret_file,
     )
 
 

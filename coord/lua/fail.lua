@@ -1,17 +1,21 @@
 -- A child failed under the fail-fast policy: the first failure and the request, in one step, so that the root cause is
 -- never one of its consequences: once a request exists, what fails fails because of it.
--- ARGV: FirstFailure JSON, body JSON, default plan JSON.
--- Returns 'created' or 'exists' with the request.
+-- ARGV: FirstFailure JSON, body JSON, default plan JSON; plan JSON, seal and '1' as for `request`.
+-- Returns 'created' or 'exists' with the request; 'unsigned' or 'plan' as `request` does.
 
 wholly()
-local failure, body, default_plan = unpack(ARGV, 3)
+local failure, body, default_plan, plan, seal, own = unpack(ARGV, 3)
 
 if fenced() then
   return request('exists')
 end
+local why = unfit(seal, own, plan, default_plan)
+if why then
+  return request(why)
+end
 redis.call('HSET', JOB, 'first_failure', failure, 'first_failure_us', int(NOW_US))
 event('child.failed', failure)
-record_request(body, declared_plan(default_plan))
+record_request(body, plan ~= '' and plan or declared_plan(default_plan), seal)
 settle()
 touch()
 return request('created')

@@ -1,10 +1,10 @@
 -- An agent joins the job, or is refused because the job is fenced.
 -- ARGV: agent id, AgentInfo JSON, grace_s, kill_wait_s, grace_max_s, lease_us, '1' when it had
---       joined before, and the record has lost it.
--- Returns {'joined'} or the request that forbids it.
+--       joined before, and the record has lost it; names of its keys ('' = none).
+-- Returns 'joined', or 'fenced' with the request that forbids it; 'unsigned' when the job's agents have keys.
 
 wholly()
-local agent_id, info, grace_s, kill_wait_s, grace_max_s, lease_us, again = unpack(ARGV, 3)
+local agent_id, info, grace_s, kill_wait_s, grace_max_s, lease_us, again, keys = unpack(ARGV, 3)
 local LEFT_MAX = 1000
 
 if fenced() then
@@ -14,6 +14,12 @@ if fenced() then
   end
   settle()
   return request('fenced')
+end
+
+if keys == '' and redis.call('HEXISTS', JOB, 'sealed') == 1 then
+  return request('unsigned')
+elseif keys ~= '' then
+  redis.call('HSET', JOB, 'sealed', keys)
 end
 
 local function raise(field, seconds)
@@ -50,4 +56,4 @@ for _, each in ipairs(redis.call('ZRANGEBYSCORE', LOST, '-inf', int(NOW_US - RET
   forget(each)
 end
 touch()
-return {'joined'}
+return request('joined')

@@ -4,6 +4,7 @@
 local JOB, AGENTS, REPORTS, LEASES, LOST, LEFT, HEARD, RQ, EVENTS = unpack(KEYS)
 local RETAIN_S, CHANNEL = ARGV[1], ARGV[2]
 local EVENTS_MAX = 10000
+local SIGNED_MAX_US, SIGNED_AHEAD_US = 30000000, 1000000 -- how far a signer's clock may be behind ours, or ahead
 local RQ_CLAIM_US = 10000000 -- until then somebody must have begun to sweep the RQ jobs
 local SILENCE_US = 4000000 -- two beats: when nobody at all was heard for longer, it is not the agents that were away
 local PATIENCE_US = 6000000 -- after that: an answer's timeout, and a beat that is tried again
@@ -43,20 +44,6 @@ end
 
 local function fenced()
   return redis.call('HEXISTS', JOB, 'request') == 1
-end
-
--- The request as every script returns it: body, plan, requested_us, rev, rq, now_us.
-local function request(word)
-  local found = redis.call('HMGET', JOB, 'request', 'plan', 'requested_us', 'rev', 'rq')
-  return {word, found[1], found[2], found[3], found[4], found[5] or '', int(NOW_US)}
-end
-
--- pcall: a user who may not publish must not leave a script half done; agents find the request with their next beat.
-local function broadcast()
-  local _, body, plan, requested_us, rev, rq = unpack(request(''))
-  redis.pcall('PUBLISH', CHANNEL, '{"v":1,"kind":"request","rev":' .. rev
-    .. ',"requested_us":' .. requested_us .. ',"elapsed_us":' .. int(NOW_US - requested_us)
-    .. (rq == '1' and ',"rq":1' or '') .. ',"plan":' .. plan .. ',"request":' .. body .. '}')
 end
 
 -- When nobody of the job was heard for a while, Redis was away, or everybody was cut off from it: leases ran out though
@@ -101,6 +88,7 @@ local function forget(agent_id)
   for _, key in ipairs({AGENTS, REPORTS}) do
     redis.call('HDEL', key, agent_id)
   end
+  redis.call('HDEL', JOB, 'refused:' .. agent_id)
   for _, key in ipairs({LEASES, LOST, LEFT, HEARD}) do
     redis.call('ZREM', key, agent_id)
   end
@@ -119,15 +107,48 @@ local function declared_plan(default)
   return '[{"signal":"SIGTERM","wait_s":' .. waits[1] .. longest .. '},{"signal":"SIGKILL","wait_s":' .. waits[2] .. '}]'
 end
 
+-- The request, if there is one, as every script returns it: body, plan, requested_us, rev, rq, seal, now_us; and the
+-- job's own plan, which who signs has to know.
+local function request(word)
+  local found = redis.call('HMGET', JOB, 'request', 'plan', 'requested_us', 'rev', 'rq', 'seal')
+  return {word, found[1], found[2], found[3], found[4], found[5] or '', found[6] or '', int(NOW_US), declared_plan('')}
+end
+
+-- A seal as a member of a JSON object.
+local function member(seal)
+  return seal ~= '' and ',"seal":"' .. seal .. '"' or ''
+end
+
+-- Why a request can't be recorded as it is: the job's agents obey signed ones only; or the plan that its signer took for
+-- the job's own is so no longer, or his clock is off: then he has to sign again.
+local function unfit(seal, own, plan, default)
+  if seal == '' then
+    return redis.call('HEXISTS', JOB, 'sealed') == 1 and 'unsigned' or nil
+  end
+  local age_us = NOW_US - tonumber(string.match(seal, '^v1:%x+:(%d+):') or 0)
+  if age_us < -SIGNED_AHEAD_US or age_us > SIGNED_MAX_US or (own == '1' and plan ~= declared_plan(default)) then
+    return 'plan'
+  end
+  return nil
+end
+
+-- pcall: a user who may not publish must not leave a script half done; agents find the request with their next beat.
+local function broadcast()
+  local _, body, plan, requested_us, rev, rq, seal = unpack(request(''))
+  redis.pcall('PUBLISH', CHANNEL, '{"v":1,"kind":"request","rev":' .. rev
+    .. ',"requested_us":' .. requested_us .. ',"elapsed_us":' .. int(NOW_US - requested_us)
+    .. (rq == '1' and ',"rq":1' or '') .. member(seal) .. ',"plan":' .. plan .. ',"request":' .. body .. '}')
+end
+
 -- What of the job is on RQ must be swept: there is no verdict before somebody has, or was too long about it.
 local function sweep_rq()
   redis.call('HSET', JOB, 'rq', 1, 'rq_due_us', int(NOW_US + RQ_CLAIM_US))
 end
 
 -- Who holds a lease now is who must answer: `join` is refused from here on, so the leases can only get fewer.
-local function record_request(body, plan, rq)
+local function record_request(body, plan, seal, rq)
   redis.call('HSETNX', JOB, 'created_us', int(NOW_US))
-  redis.call('HSET', JOB, 'request', body, 'plan', plan, 'requested_us', int(NOW_US), 'rev', 1)
+  redis.call('HSET', JOB, 'request', body, 'plan', plan, 'requested_us', int(NOW_US), 'rev', 1, 'seal', seal)
   if rq or redis.call('EXISTS', RQ) == 1 then
     sweep_rq()
   end

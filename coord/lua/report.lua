@@ -1,14 +1,14 @@
 -- An agent's word on its trees. The last one that had to answer makes the verdict.
 -- ARGV: agent id, AgentReport JSON, event kind ('agent.stopped' is the agent's last word), killed, survived,
---       microseconds since the first signal ('' = none), since all were gone ('' = not yet);
+--       microseconds since the first signal ('' = none), since all were gone ('' = not yet), seal;
 --       then event kind, microseconds since it, event detail JSON, of each event that was not told yet.
 -- Ages and not times: hosts' clocks differ. The way to Redis counts in, so that the figures never flatter.
 -- Returns {'ok'}.
 
 wholly()
-local agent_id, report, kind, killed, survived, signal_age_us, gone_age_us = unpack(ARGV, 3)
+local agent_id, report, kind, killed, survived, signal_age_us, gone_age_us, seal = unpack(ARGV, 3)
 local function tell()
-  for i = 10, #ARGV, 3 do
+  for i = 11, #ARGV, 3 do
     event(ARGV[i], ARGV[i + 2], NOW_US - ARGV[i + 1])
   end
 end
@@ -24,7 +24,7 @@ end
 
 hear(agent_id)
 redis.call('HSET', REPORTS, agent_id, '{"first_signal_ms":' .. since_request_ms(signal_age_us)
-  .. ',"all_gone_ms":' .. since_request_ms(gone_age_us) .. ',"report":' .. report .. '}')
+  .. ',"all_gone_ms":' .. since_request_ms(gone_age_us) .. member(seal) .. ',"report":' .. report .. '}')
 
 if kind == 'agent.stopped' then
   -- A report that comes twice, because its first answer was lost, counts once.

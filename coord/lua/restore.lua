@@ -2,14 +2,16 @@
 -- An agent knows the request and itself. A follower knows all that was there when it last looked; a member that never
 -- answers is lost then, and nobody is forgotten. What is there already stays, so that any number may write.
 -- ARGV: body JSON, plan JSON, rev, microseconds since the request, '1' when it has RQ jobs to be swept, JSON object of
---       other fields of the job, '1' when all who had to answer are named; then of each agent: id, AgentInfo JSON,
+--       other fields of the job, '1' when all who had to answer are named, seal, and when it was made if it has one;
+--       then of each agent: id, AgentInfo JSON,
 --       'awaited', 'left' or 'lost', microseconds since it was heard, and since it left, its lease_us, its report as
 --       it was kept ('' = none), killed, survived.
 -- Returns 'restored' or 'exists' with the request.
 
 wholly()
-local body, plan, rev, elapsed_us, rq, fields, whole = unpack(ARGV, 3, 9)
-local FIRST, EACH = 10, 9
+local body, plan, rev, elapsed_us, rq, fields, whole, seal, sealed_us = unpack(ARGV, 3, 11)
+local FIRST, EACH = 12, 9
+local requested_us = seal ~= '' and sealed_us or int(NOW_US - elapsed_us)
 
 -- Who left while the request was not known, had its word kept, but who was killed of it was not counted.
 local function count_killed()
@@ -22,7 +24,7 @@ local function count_killed()
 end
 
 local function restore_request()
-  redis.call('HSET', JOB, 'request', body, 'plan', plan, 'requested_us', int(NOW_US - elapsed_us), 'rev', rev)
+  redis.call('HSET', JOB, 'request', body, 'plan', plan, 'requested_us', requested_us, 'rev', rev, 'seal', seal)
   count_killed()
   if rq == '1' then
     sweep_rq()
@@ -76,7 +78,7 @@ if lost then
   restore_request()
 elseif cjson.decode(redis.call('HGET', JOB, 'request')).id == cjson.decode(body).id
   and tonumber(rev) > tonumber(redis.call('HGET', JOB, 'rev')) then
-  redis.call('HSET', JOB, 'plan', plan, 'rev', rev)
+  redis.call('HSET', JOB, 'plan', plan, 'rev', rev, 'seal', seal)
   broadcast()
 end
 if redis.call('HEXISTS', JOB, 'first_failure') == 1 then -- it was recorded together with the request

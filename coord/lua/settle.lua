@@ -1,16 +1,18 @@
 -- A follower asks for the verdict: agents whose lease ended, or that are past the bound of the whole shutdown, are lost.
 -- ARGV: microseconds from the request to the bound, and to the first time that anybody may be declared lost: leases may
 --       have run out while Redis was away, so everybody gets time for a heartbeat first; '1' when the follower can't tell
---       whether Redis was away, since it was not here all the time; '1' to broadcast the request again.
+--       whether Redis was away, since it was not here all the time; '1' to broadcast the request again; the seal that it
+--       had when it was read, and a fresh one: agents refuse what was signed long ago, or heard before.
 -- Returns {'ok'}.
 
 wholly()
-local bound_us, patience_us, was_away, again = unpack(ARGV, 3)
+local bound_us, patience_us, was_away, again, sealed, seal = unpack(ARGV, 3)
 local requested_us = redis.call('HGET', JOB, 'requested_us')
 if not requested_us then
   return {'ok'}
 end
-if again == '1' then
+if again == '1' and sealed == (redis.call('HGET', JOB, 'seal') or '') and (sealed == '' or (seal ~= '' and not unfit(seal))) then
+  redis.call('HSET', JOB, 'seal', seal)
   broadcast()
 end
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from coord.finding import Finding
     from coord.messages import FirstFailure, ShutdownRequest
+    from coord.seal import Refusal
     from coord.snapshot import Agent, OnRq, Snapshot
 
 SCHEMA = 1
@@ -30,6 +31,7 @@ def job_document(snapshot: Snapshot) -> dict[str, Any]:
         "agents": [_agent(snapshot, agent) for agent in snapshot.agents],
         "rq": _rq(snapshot.rq),
         "record_lost": snapshot.record_lost,
+        "refused": _refusal(snapshot.refusal),
     }
 
 
@@ -136,4 +138,10 @@ def _agent(snapshot: Snapshot, agent: Agent) -> dict[str, Any]:
         "left_behind": [asdict(thing) for thing in report.left_behind],
         "last_heard_s": _seconds(agent.last_heard_s if agent.state is not AgentState.STOPPED else None),
         "presumed_stopped_at": None if presumed_us is None else at(presumed_us),
+        "refused": dict(agent.refused),
+        "doubt": agent.doubt,
     }
+
+
+def _refusal(refusal: Refusal | None) -> dict[str, Any] | None:
+    return {"why": refusal.doubt, "claimed_by": refusal.by} if refusal else None

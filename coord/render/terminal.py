@@ -16,6 +16,7 @@ from coord.render.text import (
     milliseconds,
     outcomes,
     plan_words,
+    refused_words,
     rq_words,
     summary,
     why,
@@ -44,6 +45,8 @@ def job_view(snapshot: Snapshot) -> list[RenderableType]:
     """Give the whole answer: one sentence, the request, who failed first, the hosts, and who held out."""
     colour = {"clean": "green", "forced": "yellow", "incomplete": "bold red"}.get(snapshot.verdict or "", "bold")
     view: list[RenderableType] = [f"[{colour}]{escape(summary(snapshot))}[/]"]
+    if snapshot.refusal:
+        view.append(f"[bold red]{escape(snapshot.refusal.words)}[/]")
     if snapshot.request:
         request = snapshot.request
         view.append(
@@ -56,6 +59,7 @@ def job_view(snapshot: Snapshot) -> list[RenderableType]:
         view += [hosts_table(snapshot)]
     if words := rq_words(snapshot.rq):
         view.append(escape(words))
+    view += [escape(refused_words(agent)) for agent in snapshot.agents if agent.refused]
     return [*view, *_unproved(snapshot), *_held_out(snapshot), *_left_behind(snapshot)]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coord.messages import AgentState, Cause, Event, Outcome, one_line
 from coord.plan import KILL, Plan, format_duration
+from coord.seal import DOUBT_WORDS, Doubt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -181,7 +182,7 @@ def summary(snapshot: Snapshot) -> str:
 
 
 def _missing(snapshot: Snapshot) -> str:
-    lost = [f"no answer from {heard_words(agent)}{presumed_words(snapshot, agent)}" for agent in snapshot.lost]
+    lost = [f"{_unheard(agent)}{presumed_words(snapshot, agent)}" for agent in snapshot.lost]
     survived = [
         f"process {process.pid} ({process.command}) on host {agent.info.host} survived SIGKILL"
         f"{survivor_words(agent.report.survivors, process.pid)}"
@@ -198,8 +199,23 @@ def _missing(snapshot: Snapshot) -> str:
     return "; ".join(lost + survived + unproved + (forgot if snapshot.record_lost else []) + _missing_rq(snapshot.rq))
 
 
+def _unheard(agent: Agent) -> str:
+    if agent.doubt is None:
+        return f"no answer from {heard_words(agent)}"
+    has_none = "; has it the secret?" if agent.doubt in {Doubt.UNSIGNED, Doubt.UNKNOWN_KEY} else ""
+    who = f"agent {agent.info.agent_id} on host {agent.info.host}"
+    return f"what {who} said is not believed: {DOUBT_WORDS[agent.doubt]}{has_none}"
+
+
+def refused_words(agent: Agent) -> str:
+    """Give `host b did not obey 3 messages: 2 unsigned, 1 stale`: how often somebody tried."""
+    counted = ", ".join(f"{count} {kind}" for kind, count in sorted(agent.refused.items()))
+    return f"host {agent.info.host} did not obey {plural(sum(agent.refused.values()), 'message')}: {counted}"
+
+
 def _missing_rq(rq: OnRq) -> list[str]:
     lost = ["nobody canceled its RQ jobs in time: call again with --rq-url"] if rq.lost else []
+    lost += [f"that its RQ jobs are canceled is not believed: {DOUBT_WORDS[rq.doubt]}"] if rq.doubt else []
     named = [
         f"RQ job {each.rq_job} on host {each.host} (worker {each.worker}) has no proof"
         f"{f', RQ says {each.status}' if each.status else ''}"

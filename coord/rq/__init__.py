@@ -9,7 +9,9 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
+from coord.door import forged
 from coord.errors import RefusedError, UsageError
+from coord.keyrings import keyring
 from coord.keys import check_job_id
 from coord.record import RETAIN_S, Record
 from coord.render.text import fenced_words
@@ -117,12 +119,14 @@ class _Index:
 
     def __init__(self, queue: Queue, job_id: str, record_url: str | None) -> None:
         self._queue = queue
-        self._record = Record(check_job_id(job_id), variable("COORD_RETAIN", parse_retain) or RETAIN_S)
+        self._record = Record(check_job_id(job_id), variable("COORD_RETAIN", parse_retain) or RETAIN_S, keyring())
         self._ledger = _ledger(queue, record_url or os.environ.get("COORD_REDIS_URL"))
 
     def enlist(self, rq_jobs: list[str]) -> None:
         """Before they are enqueued: so that whoever stops the job finds each."""
         answer = self._ledger.run(self._record.enlist(dict.fromkeys(rq_jobs, self._queue.name)))
+        if answer.refusal:
+            raise forged(answer.refusal)
         if answer.request:
             raise RefusedError(f"{fenced_words(answer.request)}: nothing of it may start", "Use a new job id")
         if answer.word == "created":

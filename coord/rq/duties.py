@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from coord.errors import UsageError
+from coord.keyrings import keyring
 from coord.keys import check_job_id
 from coord.ledger import Ledger
 from coord.record import RETAIN_S, Record
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from rq.job import Job
 
     from coord.rq.settle import Settled
+    from coord.seal import Keyring
 
 SWEEP_S = 30.0
 
 
 def sweep(what: dict[str, Any]) -> dict[str, Any]:
     """Sweep a job: `job_id`, `record_url`, `rq_url`, `config`, `who`, `until_s` (monotonic), perhaps `retain_s`."""
-    record = Record(what["job_id"], what.get("retain_s") or RETAIN_S)
+    record = Record(what["job_id"], what.get("retain_s") or RETAIN_S, keyring(what.get("secret_file")))
     until_s = what.get("until_s") or time.monotonic() + SWEEP_S
     connection = connect(what.get("rq_url"), what.get("config"))
     ledger = Ledger(what["record_url"])
@@ -49,7 +51,9 @@ def settle(what: dict[str, Any]) -> dict[str, Any]:
         if prefix := what.get("prefix"):
             with mapped(shown_url(connection)):
                 names |= {name for name in hosted_workers(connection) if name.startswith(prefix)}
-        settled = Settle(connection, what["as"], what["words"], _Fences(ledger)).run(names)
+        settled = Settle(connection, what["as"], what["words"], _Fences(ledger, keyring(what.get("secret_file")))).run(
+            names
+        )
         if ledger:
             _tally(ledger, what, settled)
     finally:
@@ -62,8 +66,9 @@ def settle(what: dict[str, Any]) -> dict[str, Any]:
 class _Fences:
     """Asks the record, once per name, whether what an RQ job belongs to was shut down."""
 
-    def __init__(self, ledger: Ledger | None) -> None:
+    def __init__(self, ledger: Ledger | None, keyring: Keyring | None = None) -> None:
         self._ledger = ledger
+        self._keyring = keyring
         self._known: dict[str, str | None] = {}
 
     def __call__(self, job: Job) -> tuple[str, str] | None:
@@ -80,7 +85,7 @@ class _Fences:
         if self._ledger is None:
             return None
         with suppress(UsageError):  # a name that can't be a job's was never shut down
-            request = self._ledger.run(Record(check_job_id(name)).fence()).request
+            request = self._ledger.run(Record(check_job_id(name), keyring=self._keyring).fence()).request
             return fenced_words(request) if request else None
         return None
 

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 from coord import ledger, memory
 from coord.__main__ import main
+from coord.seal import Keyring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,15 @@ def forgetful() -> None:
     patch.object(memory, "lost", lambda _before, _now: False).start()
 
 
-GUARDS: dict[str, Callable[[], None]] = {each.__name__.replace("_", "-"): each for each in (impatient, forgetful)}
+def credulous() -> None:
+    """What is not signed is believed as if it were."""
+    patch.object(Keyring, "doubt_broadcast", lambda *_: None).start()
+    patch.object(Keyring, "doubt_request", lambda *_: None).start()
+
+
+GUARDS: dict[str, Callable[[], None]] = {
+    each.__name__.replace("_", "-"): each for each in (impatient, forgetful, credulous)
+}
 
 if __name__ == "__main__":
     GUARDS[sys.argv.pop(1)]()

@@ -14,6 +14,7 @@ from coord import ledger as ledger_module
 from coord.ledger import script_text
 from tests.record.desk import Desk
 from tests.record.servers import KINDS, raw, serving
+from tests.rings import ring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,12 @@ def raw_redis(server: str) -> Iterator[redis.Redis]:
 def desk(ledger: Ledger, job: str, raw_redis: redis.Redis) -> Desk:
     """A job that nobody has joined yet."""
     return Desk(ledger, job, raw_redis)
+
+
+@pytest.fixture
+def sealed(desk: Desk) -> Desk:
+    """A job whose hosts and operator have a secret."""
+    return desk.holding(ring())
 
 
 @pytest.fixture

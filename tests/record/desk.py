@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from coord.control import Requested
     from coord.ledger import Ledger
     from coord.messages import Event
+    from coord.seal import Keyring
     from coord.snapshot import Snapshot
 
 RETAIN_S = 100
@@ -44,6 +45,12 @@ class Desk:
         self.job_id = job_id
         self.record = Record(job_id, RETAIN_S)
         self.raw = raw
+
+    def holding(self, keyring: Keyring | None) -> Desk:
+        """Give the hand of somebody with these secrets on the same record."""
+        other = Desk(self.ledger, self.job_id, self.raw)
+        other.record = Record(self.job_id, RETAIN_S, keyring)
+        return other
 
     # -- what a host does ----------------------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ def test_every_key_expires_after_every_script(desk: Desk) -> None:
 
 def test_control_without_touch_keys_stay_for_ever(desk: Desk, unguard: Unguard) -> None:
     """Negative control: with `touch` taken out of join alone, its first step is found to leave keys for ever."""
-    unguard("touch()\nreturn {'joined'}", "return {'joined'}", script="join")
+    unguard("touch()\nreturn request('joined')", "return request('joined')", script="join")
     step, *keys = immortal(desk)
     assert step == "join"
     assert job_keys(desk.job_id)[0] in keys

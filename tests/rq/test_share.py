@@ -16,6 +16,7 @@ from coord.logs import logger
 from coord.messages import AgentInfo, Cause
 from coord.plan import Plan
 from coord.record import Record
+from coord.refusals import Refusals
 from workers.rq_share import Shares
 from workers.rq_slot import Board, Execution
 
@@ -60,12 +61,13 @@ class Site:
         self.board = Board()
         self.may_stop = asyncio.Event()
         self.events: list[Event] = []
+        log = logger("error", io.StringIO())
         ground: Any = SimpleNamespace(
             info=INFO,
             order=SimpleNamespace(manner=SimpleNamespace(plan=Plan.of(0.5, 0.5))),
-            log=logger("error", io.StringIO()),
+            log=log,
             board=self.board,
-            agent=SimpleNamespace(later=tasks.create_task),
+            agent=SimpleNamespace(later=tasks.create_task, keyring=None, refusals=Refusals(log)),
         )
         stops: Any = SimpleNamespace(stop=self.stop)
         self.shares = Shares(self.ledger, ground, stops, sweep=lambda _: None, by="me@a", retain_s=600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from coord.errors import CoordError
@@ -17,6 +18,8 @@ from workers.stopper import Manner, Stopper
 from workers.tree import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coord.record import Call
     from tests.sim.hosts import Run
     from workers.containment import Containment
@@ -61,7 +64,7 @@ class Heir:
         self._stopper.stop(run.order.plan)
         await self.over.wait()
         await telling
-        await self._tell([stopped(watch, self._report())])
+        await self._tell([partial(stopped, watch, self._report())])
         world.say(self.program.name, "ended", proof=self._stopper.proof)
         run.group.reaper = None
         run.group.strays = False
@@ -73,15 +76,15 @@ class Heir:
     def _stir(self) -> None:
         self._stopper.collect(self._stopper._tree.held)
 
-    async def _tell(self, calls: list[Call[Any]]) -> None:
+    async def _tell(self, makers: list[Callable[[], Call[Any]]]) -> None:
         ledger = AsyncLedger(URL, retries=2)
         loop = asyncio.get_running_loop()
         end_s = loop.time() + TRY_S
         try:
-            for call in calls:
+            for make in makers:
                 while True:
                     try:
-                        await ledger.run(call)
+                        await ledger.run(make())
                         break
                     except CoordError:
                         if loop.time() > end_s:

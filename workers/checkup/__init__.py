@@ -21,15 +21,16 @@ from workers.checkup.trial import Trial
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from coord.seal import Keyring
     from workers.containment import Choice
 
     Check = Callable[[], Finding]
 
 
-def check_up(choice: Choice, by: str, redis_url: Callable[[], str]) -> list[Finding]:
+def check_up(choice: Choice, by: str, redis_url: Callable[[], str], keyring: Keyring | None = None) -> list[Finding]:
     """Look at everything; the most important first. `choice`: of `--containment`; `by`: who asks. Raises nothing."""
     orphans = keeping.orphans()  # what becomes of one shows while we look at everything else
-    found = [*_examined(_host_checks(choice)), *_examined(_server_checks(by, redis_url))]
+    found = [*_examined(_host_checks(choice)), *_examined(_server_checks(by, redis_url, keyring))]
     return by_importance([*found, _examine("pid-1", orphans)])
 
 
@@ -47,7 +48,7 @@ def _host_checks(choice: Choice) -> dict[str, Check]:
     }
 
 
-def _server_checks(by: str, redis_url: Callable[[], str]) -> dict[str, Check]:
+def _server_checks(by: str, redis_url: Callable[[], str], keyring: Keyring | None) -> dict[str, Check]:
     """Without a server there is nothing more to ask it."""
     ledger = None
     try:
@@ -59,7 +60,7 @@ def _server_checks(by: str, redis_url: Callable[[], str]) -> dict[str, Check]:
         found, advice = error.message, error.hint
         around = {"topology": partial(topology, ledger)} if ledger and ledger.many else {}
         return {"redis": lambda: fail(found, advice), **around, "clock": system.clock}
-    trial = Trial(url, by)
+    trial = Trial(url, by, keyring)
     return {
         "redis": server.kind,
         "record": trial.record,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from coord.finding import Finding
+    from coord.seal import Keyring
 
 RETAIN_S = 60
 SUBSCRIBE_S = 5.0
@@ -47,9 +48,9 @@ class Outcome:
 class Trial:
     """Made once, when the first finding is asked for."""
 
-    def __init__(self, url: str, by: str) -> None:
+    def __init__(self, url: str, by: str, keyring: Keyring | None) -> None:
         self._url = url
-        self._record = Record(f"coord-doctor-{os.urandom(8).hex()}", RETAIN_S)
+        self._record = Record(f"coord-doctor-{os.urandom(8).hex()}", RETAIN_S, keyring)
         self._info = AgentInfo("trial", "trial", "trial", os.getpid(), "trial")
         self._wish = new_request(self._record.job_id, Cause.OPERATOR, by, "a trial of coord doctor")
 
