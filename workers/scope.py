@@ -47,7 +47,7 @@ class JobScope:
     `sweep_shm`: remove shared memory and semaphores that only ranks had. `context`: the multiprocessing context of
     `spawn`, with any start method. `host`, `label`: how the record names this host (else COORD_HOST) and this program.
     `log_level`: of lines on stderr. `on_redis_loss`: `keep` going when Redis stays away, or `stop` all here when it has
-    been away for `redis_loss_after_s` (60). `secret_file`: the fleet's secrets, else COORD_SECRET_FILE, else COORD_SECRET.
+    been away for `redis_loss_after_s` (60). `secret_file`: its secrets, else COORD_SECRET_FILE, else COORD_SECRET.
 
     In the main thread, a stop raises JobStopped wherever the program is; in another one, the scope's methods raise it.
     Raises UsageError for what can't be; when the block is entered, RefusedError when the job was shut down before, and
