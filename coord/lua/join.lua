@@ -34,6 +34,7 @@ raise('kill_wait_s', kill_wait_s)
 raise('grace_max_s', grace_max_s)
 hear(agent_id)
 redis.call('HSET', AGENTS, agent_id, info)
+redis.call('HDEL', REPORTS, agent_id) -- its last word, if it was here before
 redis.call('ZADD', LEASES, int(NOW_US + lease_us), agent_id)
 if again == '1' then
   redis.call('HSET', JOB, 'forgot_us', int(NOW_US))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 UNGUARDED = str(Path(__file__).with_name("unguarded.py"))
 LOST_WITHIN_S = LEASE_S + 10 * BEAT_S  # on a loaded machine
-AWAY_S = LEASE_S + 2 * BEAT_S
+AWAY_S = LEASE_S + 1
 
 
 def freeze(run: Started) -> None:

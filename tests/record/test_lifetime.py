@@ -18,9 +18,19 @@ from tests.record.desk import EXPIRED_S, RETAIN_S, Desk, agent_id, asked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from coord.record import Answer
     from tests.record.conftest import Unguard
 
 WAITING = "xread"
+
+
+def ends_lease(desk: Desk, host: str) -> Answer:
+    """A host joins and is heard no more; gives what a survivor learns of it."""
+    desk.join(host, fail_fast=False)
+    desk.vanish(host)
+    desk.beat("b", EXPIRED_S)  # later than that of the host
+    return desk.beat("a")
+
 
 # One job's life, with each script at least once in each of its branches that write.
 LIFE: tuple[tuple[str, Callable[[Desk], object]], ...] = (
@@ -29,12 +39,16 @@ LIFE: tuple[tuple[str, Callable[[Desk], object]], ...] = (
     ("join c", lambda desk: desk.join("c")),
     ("beat", lambda desk: desk.beat("a")),
     ("report: running", lambda desk: desk.report("a", Outcome.RUNNING, kind="agent.running", proof=None)),
+    ("host_lost", lambda desk: desk.host_lost(ends_lease(desk, "lost"))),
+    ("join: back", lambda desk: desk.join("lost", fail_fast=False)),
+    ("report: back, and left", lambda desk: desk.report("lost", Outcome.EXITED)),
     ("report: left before", lambda desk: desk.report("c", Outcome.EXITED)),
     ("settle: nothing was asked", lambda desk: desk.settle()),
     ("fail", lambda desk: desk.fail("a")),
     ("fail: a consequence", lambda desk: desk.fail("b")),
     ("request: exists", lambda desk: desk.request()),
     ("shorten", lambda desk: desk.shorten(asked(desk.look()), Plan.of(1, 1))),
+    ("restore", lambda desk: desk.remember(desk.look())),
     ("join: refused", lambda desk: desk.join("d")),
     ("report: stopping", lambda desk: desk.report("a", Outcome.RUNNING, kind="agent.stopping", proof=None)),
     ("settle", lambda desk: desk.settle()),
@@ -138,7 +152,8 @@ def test_events_tell_the_story_in_order(desk: Desk, server: str, protocol: str) 
     events = desk.events()
     ledger.close()
     assert [event.kind for event in events] == [
-        *("agent.joined", "agent.joined", "agent.joined", "agent.running", "agent.stopped"),
+        *("agent.joined", "agent.joined", "agent.joined", "agent.running"),
+        *("agent.joined", "agent.lost", "agent.back", "agent.stopped", "agent.stopped"),
         *("child.failed", "shutdown.requested", "shutdown.shortened", "agent.stopping", "agent.lost"),
         *("agent.stopped", "job.verdict", "agent.stopped", "job.verdict"),
         *("agent.joined", "rq.sweeping", "rq.lost", "rq.sweeping", "rq.swept", "agent.stopped", "job.verdict"),

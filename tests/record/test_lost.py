@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
+from coord.connect import ANSWER_TIMEOUT_S
+from coord.ledger import script_text
 from coord.messages import AgentState, Cause, Outcome
-from coord.record import LEASE_S
+from coord.record import LEASE_S, SILENCE_S
 from tests.record.desk import RETAIN_S, Desk, agent_id, asked
+from workers.membership import RETRY_S
 
 if TYPE_CHECKING:
     from tests.record.conftest import Unguard
@@ -250,7 +254,7 @@ def test_who_left_and_joined_again_is_not_forgotten(desk: Desk) -> None:
     """Of a job id that is used again and again those are forgotten that left; who came again did not."""
     hosts("again", desk=desk)
     desk.report("again", Outcome.EXITED)
-    hosts("again", desk=desk)
+    desk.join("again", lease_s=1000)
     for number in range(1002):
         desk.join(f"h{number}")
         desk.report(f"h{number}", Outcome.EXITED)
@@ -258,3 +262,21 @@ def test_who_left_and_joined_again_is_not_forgotten(desk: Desk) -> None:
     desk.request()
     assert [agent.info.host for agent in desk.look().members] == ["again"]
     assert {agent.state for agent in desk.look().members} <= {AgentState.STOPPED, AgentState.RUNNING}
+
+
+def test_who_comes_again_has_said_nothing_yet(desk: Desk) -> None:
+    """An agent that left and joins again is not taken for one that has answered."""
+    hosts("a", desk=desk)
+    desk.report("a", Outcome.EXITED)
+    hosts("a", desk=desk)
+    desk.request()
+    assert [(agent.info.host, agent.state) for agent in desk.look().silent] == [("a", "running")]
+
+
+def test_scripts_and_callers_agree_on_time() -> None:
+    """A follower and the scripts mean the same silence; patience covers an answer that never came, and a beat."""
+    said = re.findall(r"^local (\w+)_US = (\d+)", script_text("beat"), re.MULTILINE)
+    given = {name: int(us) / 1e6 for name, us in said}
+    assert given["SILENCE"] == SILENCE_S
+    assert given["PATIENCE"] > ANSWER_TIMEOUT_S + RETRY_S
+    assert SILENCE_S + ANSWER_TIMEOUT_S + RETRY_S < LEASE_S
