@@ -102,10 +102,14 @@ class Desk:
         except OSError:
             self.lost = True
 
-    def may(self, **fields: Any) -> Answer | None:
-        """Ask whether this may be executed, and wait; None when the agent is gone, or the worker is to leave."""
+    def ask(self, **fields: Any) -> int:
+        """Ask whether this may be executed; gives the number of the question."""
         ticket = next(self._tickets)
         self.tell("may", ticket=ticket, **fields)
+        return ticket
+
+    def answer(self, ticket: int) -> Answer | None:
+        """Wait for the answer; None when the agent is gone, or the worker is to leave."""
         while not (self.lost or self.draining) and ticket not in self._answers:
             self._wake_up.wait(None)
         return self._answers.pop(ticket, None) if not (self.lost or self.draining) else None

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from rq.job import Job, JobStatus
 
 from coord.child import Stopped
-from coord.rq.meta import JOB_ID, ON_FAILURE
 from coord.sigterm import Leave, Left, bell, raise_on_sigterm
 from workers.prctl import set_parent_death_signal
-from workers.rq_take import Hosting, TakingWorker
+from workers.rq_about import surroundings
+from workers.rq_take import TakingWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from rq.executions import Execution
     from rq.queue import Queue
 
+    from workers.rq_gate import Gate
+
 STOPPED = 143  # the exit code that leaves the outcome to the worker
 LINES_MAX = 20
 LINE_MAX = 500
-LABEL_MAX = 75
 
 
 class Horse:
@@ -47,6 +48,7 @@ class Horse:
         self._warm_s = warm_s
         self._worker_pid = os.getppid()
         self._pid = os.getpid()
+        self.at_gate = True  # it is not said yet that anything of it may run
         self._before = True  # the function has not begun
         self._inside = False
         self.came = False  # a SIGTERM that counts
@@ -88,7 +90,9 @@ class Horse:
         return self._warm_s <= 0 or self._told() is not None or os.getppid() != self._worker_pid
 
     def wants_raise(self) -> bool:
-        """Note a SIGTERM; tell whether to raise here and now."""
+        """Note a SIGTERM; tell whether to raise here and now. Who has not begun leaves."""
+        if self.at_gate and self.meant():
+            leave()
         if self.raised or not (self._before or self._inside) or not self.meant():
             return False
         self.came = True
@@ -156,6 +160,7 @@ class HorseWorker(TakingWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.notes: tuple[int, int] | None = None  # a pipe: what the horse tells the worker
         self.mask: set[signal.Signals | int] = set()  # of signals, as it was before the fork
+        self.gate: Gate | None = None
         self._horse: Horse | None = None  # in the horse of a hosted worker
         self._worker_pid = os.getpid()
         super().__init__(*args, **kwargs)
@@ -179,6 +184,18 @@ class HorseWorker(TakingWorker):
         if os.getppid() != self._worker_pid:
             signal.raise_signal(signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        if self._horse:
+            self._await_leave(self._horse)
+
+    def _await_leave(self, horse: Horse) -> None:
+        """Wait until the job may be executed."""
+        assert self.gate
+        execution = self.gate.wait(self.connection, self.name)
+        if execution is None:
+            leave()
+        else:
+            self.executions[execution.id] = execution
+            horse.at_gate = False
 
     def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
         """Perform the job, and note for the worker how it ended."""
@@ -243,49 +260,6 @@ class HorseWorker(TakingWorker):
         if socket:
             with suppress(OSError):
                 os.close(socket.detach())
-
-
-def surroundings(hosting: Hosting, job: Job) -> dict[str, str]:
-    """Give what a job's function finds in its environment, as any child of an agent."""
-    found = {
-        "COORD_JOB_ID": job_id_of(job) or job.id,
-        "COORD_AGENT_ID": hosting.agent_id,
-        "COORD_LABEL": label_of(job),
-        "COORD_STOP_FILE": hosting.stop_file,
-        "COORD_REDIS_URL": hosting.record_url,
-    }
-    return {name: value for name, value in found.items() if value}
-
-
-def job_id_of(job: Job) -> str | None:
-    """Give the id of the job of ours that an RQ job belongs to."""
-    found = meta_of(job).get(JOB_ID)
-    return found if isinstance(found, str) else None
-
-
-def meta_of(job: Job) -> dict[str, Any]:
-    """Give an RQ job's meta; people put into it what they like."""
-    meta: object = job.meta
-    return meta if isinstance(meta, dict) else {}
-
-
-def about(job: Job, queue: Queue) -> dict[str, Any]:
-    """Give what the agent must know to say whether a job may be executed."""
-    job_id = job_id_of(job)
-    on_failure = meta_of(job).get(ON_FAILURE)
-    return {
-        "rq_job": job.id,
-        "queue": queue.name,
-        "job_id": job_id,
-        "group": job.group_id,
-        "label": label_of(job),
-        "on_failure": on_failure if on_failure in {"stop", "ignore"} else "stop" if job_id else "ignore",
-    }
-
-
-def label_of(job: Job) -> str:
-    """Give a short name for what a job does."""
-    return (job.description or job.id).replace("\n", " ")[:LABEL_MAX]
 
 
 def text_of(status: Any) -> str:

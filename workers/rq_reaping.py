@@ -100,6 +100,13 @@ class ReapingWorker(HorseWorker):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self.exit
 
+    def dismiss_horse(self) -> None:
+        """End a horse that waits at its gate: nothing of its job has begun."""
+        with suppress(ProcessLookupError):
+            signals.send(self.horse_pid, None, signal.SIGKILL)
+        self.reap_horse()
+        self.forget_horse()
+
     def forget_horse(self) -> None:
         """Know of no horse any more."""
         self._horse_pid = 0

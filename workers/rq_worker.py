@@ -26,9 +26,10 @@ from coord.rq.cancel import cancel
 from coord.rq.dead import put_lost_hands_back
 from coord.rq.members import look
 from coord.rq.where import WORKERS
+from workers.rq_about import about
 from workers.rq_commands import CommandedWorker
 from workers.rq_ending import Ending, requeue
-from workers.rq_horse import about
+from workers.rq_gate import Gate
 from workers.rq_scheduler import PromptScheduler
 from workers.rq_take import ENDINGS, UNREACHABLE, nothing
 
@@ -37,7 +38,13 @@ if TYPE_CHECKING:
     from rq.job import Job
     from rq.queue import Queue
 
+    from workers.rq_take import Hosting
+
 OUTAGE_S = 120  # how much longer than by RQ an execution of ours counts as alive without a heartbeat
+
+
+class FencedError(Exception):
+    """A job is not executed, and that is seen to."""
 
 
 class CoordWorker(CommandedWorker):
@@ -48,6 +55,7 @@ class CoordWorker(CommandedWorker):
         self._cold = False
         self._executed = 0
         self._max_jobs: int | None = None
+        self._queue: Queue  # of the job that is executed
         super().__init__(*args, **kwargs)
 
     # -- beginning and end
@@ -147,11 +155,12 @@ class CoordWorker(CommandedWorker):
             if self.ended:
                 self.give_back()
                 raise StopRequested
-            if self.hosting and not self._may(job, queue):
-                return
+            self._queue = queue
             super().execute_job(job, queue)
             if not self.hosting and self.exit and self.exit.status:
                 self.let_go()  # the horse may have died before it could
+        except FencedError:
+            return
         finally:
             self._executing = False
             self._stopped_job_id = None
@@ -165,37 +174,72 @@ class CoordWorker(CommandedWorker):
         if self._max_jobs is not None and self._executed >= self._max_jobs:
             self.because("max-jobs")
 
-    def _may(self, job: Job, queue: Queue) -> bool:
-        """Ask the agent. What is fenced is cancelled. Raises StopRequested, with the job put back."""
-        assert self.hosting
-        answer = self.hosting.desk.may(**about(job, queue))
-        if answer is None:
-            self.give_back()
-            raise StopRequested
-        if answer.word == "go":
-            return True
-        self.log.info("Worker %s: job %s is not executed: %s", self.name, job.id, answer.words)
-        # a sweep may cancel it at the same instant: one of the two does, and counts it
-        canceled = cancel(self.connection, look(self.connection, [job.id]).values())
-        self.let_go()
-        self.hosting.desk.tell("written", rq_job=job.id, execution=None, status="canceled" if canceled else "fenced")
-        return False
+    def prepare_execution(self, job: Job) -> Execution:
+        """Have RQ record the execution, when the agent said that it may be; its horse is born meanwhile, and waits."""
+        if not self.hosting:
+            return super().prepare_execution(job)
+        ticket = self.hosting.desk.ask(**about(job, self._queue))
+        self._fork(job, self._queue)
+        try:
+            answer = self.hosting.desk.answer(ticket)
+            if answer and answer.word == "go":
+                return super().prepare_execution(job)
+        except BaseException:
+            self._dismiss()
+            raise
+        self._dismiss()
+        if answer:
+            self._cancel(self.hosting, job, answer.words)
+            raise FencedError
+        self.give_back()
+        raise StopRequested
 
-    def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        """Fork; from now on the agent, or a command, may mean this execution."""
-        execution = next(iter(self.executions.values()), None)
-        if self.hosting and execution:
-            self.hosting.desk.begin(execution.id)
-            self.notes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    def _fork(self, job: Job, queue: Queue) -> None:
+        """Fork a horse that waits at its gate."""
+        self.gate = Gate()
+        self.notes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             super().fork_work_horse(job, queue)
         except OSError:  # no process, no memory: another worker may have them
+            self.give_back()
+            raise
+        self.gate.leave_outside()
+
+    def _dismiss(self) -> None:
+        """End the horse at its gate."""
+        assert self.gate
+        assert self.notes
+        self.dismiss_horse()
+        self.gate.close()
+        for end in self.notes:
+            os.close(end)
+        self.notes = None
+
+    def _cancel(self, hosting: Hosting, job: Job, words: str) -> None:
+        """Cancel a job that is fenced."""
+        self.log.info("Worker %s: job %s is not executed: %s", self.name, job.id, words)
+        # a sweep may cancel it at the same instant: one of the two does, and counts it
+        canceled = cancel(self.connection, look(self.connection, [job.id]).values())
+        self.let_go()
+        hosting.desk.tell("written", rq_job=job.id, execution=None, status="canceled" if canceled else "fenced")
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """Fork; hosted, let the horse begin. From now on the agent, or a command, may mean this execution."""
+        execution = next(iter(self.executions.values()), None)
+        if self.hosting:
+            assert execution
+            assert self.gate
+            self.hosting.desk.begin(execution.id)
+            self.gate.open(execution)
+            self.hosting.desk.tell("forked", rq_job=job.id, execution=execution.id, pid=self.horse_pid)
+            return
+        try:
+            super().fork_work_horse(job, queue)
+        except OSError:
             if execution:
                 requeue(self, job, queue, execution)
             raise
-        if self.hosting and execution:
-            self.hosting.desk.tell("forked", rq_job=job.id, execution=execution.id, pid=self.horse_pid)
-        elif self._cold or self._stopped_job_id == job.id:  # asked while we forked
+        if self._cold or self._stopped_job_id == job.id:  # asked while we forked
             self.kill_horse()
 
     def monitor_work_horse(self, job: Job, queue: Queue, execution: Execution) -> None:

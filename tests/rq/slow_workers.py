@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rq.worker.base import BaseWorker
+
 from workers.rq_desk import Desk
 from workers.rq_ending import Ending
 from workers.rq_horse import Horse
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 WAIT_S = 20.0
 SIGNALS_S = 0.3  # they follow the stop file
 BEFORE: dict[str, tuple[type, str]] = {  # step -> the method that begins then
-    "taken": (CoordWorker, "_may"),
-    "allowed": (CoordWorker, "prepare_execution"),
+    "taken": (CoordWorker, "prepare_execution"),
+    "allowed": (BaseWorker, "prepare_execution"),
     "prepared": (CoordWorker, "fork_work_horse"),
     "forked": (CoordWorker, "monitor_work_horse"),
     "horse born": (CoordWorker, "main_work_horse"),
@@ -41,7 +43,7 @@ BEFORE: dict[str, tuple[type, str]] = {  # step -> the method that begins then
     "all written": (Desk, "finish"),
 }
 AFTER: dict[str, tuple[type, str]] = {  # step -> the method that is over then
-    "asked": (Desk, "tell"),
+    "asked": (Desk, "ask"),
     "fork untold": (ReapingWorker, "fork_work_horse"),
 }
 ASKED = ".asked"  # behind TEST_REACHED: a command was passed on to the agent
@@ -66,29 +68,6 @@ class Slow(CoordWorker):
         Path(os.environ["TEST_REACHED"] + ASKED).touch()
 
 
-class Blind(Slow):
-    """Without a guard: its horse takes no stop file for a stop that was sent before it was born."""
-
-    def setup_work_horse_signals(self) -> None:
-        """Let the function begin, whatever was said."""
-        super().setup_work_horse_signals()
-        assert self._horse
-        told, self._horse._told = self._horse._told, lambda: None  # type: ignore[method-assign]
-        self._seeing = told
-
-    def perform_job(self, job: Any, queue: Any, execution: Any) -> bool:
-        """See again, once it has begun."""
-        perform = job.perform
-
-        def begun() -> Any:
-            assert self._horse
-            self._horse._told = self._seeing  # type: ignore[method-assign]
-            return perform()
-
-        job.perform = begun
-        return super().perform_job(job, queue, execution)
-
-
 def slow_down(owner: type, name: str, *, after: bool) -> None:
     """Have a method pause."""
     method: Callable[..., Any] = getattr(owner, name)
@@ -97,7 +76,7 @@ def slow_down(owner: type, name: str, *, after: bool) -> None:
         if not after:
             pause()
         done = method(*args, **kwargs)
-        if after and (name != "tell" or args[1] == "may"):
+        if after:
             pause()
         return done
 

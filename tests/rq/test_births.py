@@ -37,13 +37,7 @@ hearing.Hearing._on_asked = lambda self, slot, message: slot.execution.forked.is
 
 
 def paused(
-    fleet: Fleet,
-    step: str,
-    job: str,
-    *options: str,
-    until_: str = "signals",
-    kind: str = "Slow",
-    guard_off: str = "",
+    fleet: Fleet, step: str, job: str, *options: str, until_: str = "signals", guard_off: str = ""
 ) -> tuple[Host, Job]:
     """Have a host whose worker is at the step; `guard_off`: what its agent is to do without."""
     hook, reached = fleet.folder / "hook", fleet.folder / "reached"
@@ -52,7 +46,7 @@ def paused(
     made = fleet.enqueue(job)
     host = fleet.start(
         "coord",
-        options=("--path", HERE, "--worker-class", f"slow_workers.{kind}", *options),
+        options=("--path", HERE, "--worker-class", "slow_workers.Slow", *options),
         PYTHONPATH=str(hook),
         TEST_STEP=step,
         TEST_REACHED=str(reached),
@@ -81,13 +75,6 @@ def test_nobody_waits_for_the_end_of_the_grace(fleet: Fleet, step: str, job: str
     """The host's signals are sent while a worker or horse is at that step: all leave at once, and no job is lost."""
     host, _ = paused(fleet, step, job, "--grace", f"{LONG_S}s")
     assert stopped_in_s(fleet, host) < LONG_S / 2, host.said
-
-
-def test_the_control_begins_what_nobody_asks_to_stop(fleet: Fleet) -> None:
-    """A horse that was born after the look, and does not see the stop file, works until it is killed."""
-    host, _ = paused(fleet, "prepared", "polite", "--grace", f"{SHORT_S}s", kind="Blind")
-    assert stopped_in_s(fleet, host) >= SHORT_S
-    assert not fleet.diary.entries("raised")
 
 
 def test_the_control_waits_for_a_word_that_was_said(fleet: Fleet) -> None:

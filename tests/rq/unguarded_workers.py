@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from rq.executions import Execution
 from rq.utils import as_text
 from rq.worker.worker_classes import Worker
 
@@ -18,6 +20,8 @@ from workers.rq_worker import CoordWorker
 if TYPE_CHECKING:
     from rq.job import Job
     from rq.queue import Queue
+
+    from workers.rq_horse import Horse
 
 
 class RaisesAnywhere(CoordWorker):
@@ -33,6 +37,25 @@ class RaisesAnywhere(CoordWorker):
         signal.signal(signal.SIGTERM, anywhere)
         if self._horse:
             self._horse._handler = anywhere  # type: ignore[assignment]
+
+
+class Blind(CoordWorker):
+    """Its horse begins although a stop was said already."""
+
+    def perform_job(self, job: Job, queue: Queue, execution: Execution) -> bool:
+        """Look at no stop file."""
+        assert self._horse
+        self._horse._told = lambda: None  # type: ignore[method-assign]
+        return super().perform_job(job, queue, execution)
+
+
+class Ungated(CoordWorker):
+    """Its horse does not wait for the answer."""
+
+    def _await_leave(self, horse: Horse) -> None:
+        """Have an execution of one's own."""
+        horse.at_gate = False
+        self.execution = Execution("early", os.environ["RQ_JOB_ID"], self.connection, self.name)
 
 
 class NoSubreaper(CoordWorker):
