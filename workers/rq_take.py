@@ -20,7 +20,7 @@ from rq.suspension import is_suspended
 from rq.worker.base import WorkerStatus
 from rq.worker.worker_classes import Worker
 
-from coord.rq.where import hand_key
+from coord.rq.where import WORKERS, hand_key
 from workers.rq_hands import Hands, Place, Taken, WakeUp
 
 if TYPE_CHECKING:
@@ -163,12 +163,14 @@ class TakingWorker(Worker):
                 return None
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Send a heartbeat; its three commands in one go."""
+        """Send a heartbeat; its commands in one go. Who lives is one of ours, whoever took us for dead."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
+            if self.hosting:
+                pipeline.sadd(WORKERS, self.name)
             return
         with self.connection.pipeline(transaction=False) as own:
-            super().heartbeat(timeout, own)
+            self.heartbeat(timeout, own)
             own.execute()
 
     def give_back(self) -> None:

@@ -13,6 +13,7 @@ from rq.utils import as_text
 
 from coord.rq.members import look
 from coord.rq.where import (
+    WORKERS,
     executions_key,
     hand_key,
     hosted_workers,
@@ -94,13 +95,18 @@ def put_hand_back(connection: redis.Redis, worker: str, queue: str) -> int:
 
 
 def put_lost_hands_back(connection: redis.Redis) -> int:
-    """Put back what workers of lost hosts had taken and not begun; gives how many."""
-    names = sorted(hosted_workers(connection))
+    """Put back what workers of lost hosts had taken and not begun; gives how many. Forget who left nothing else."""
+    names, queues = sorted(hosted_workers(connection)), queue_names(connection)
     with connection.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.exists(worker_key(name))
         lost = [name for name, there in zip(names, pipe.execute(), strict=True) if not there]
-    return sum(put_hand_back(connection, name, queue) for name in lost for queue in queue_names(connection))
+    count = sum(put_hand_back(connection, name, queue) for name in lost for queue in queues)
+    running = executions_of(connection, lost, queues) if lost else {}
+    for name in lost:  # one that RQ has an execution of would be taken for a plain worker's
+        if not running[name] and not any(connection.exists(hand_key(name, queue)) for queue in queues):
+            connection.srem(WORKERS, name)
+    return count
 
 
 def drop(pipe: redis.Redis | Pipeline, worker: str, job: Job) -> None:

@@ -188,6 +188,15 @@ def test_an_answer_that_got_lost_leaves_the_job_in_hand_and_is_taken_then(server
         strait.close()
 
 
+def test_a_worker_that_was_taken_for_dead_is_known_again(server: str, tmp_path: Path) -> None:
+    """By its next heartbeat: else a sweep would take it for a plain worker."""
+    with hosted(server, tmp_path) as site:
+        site.redis.srem("coord:rq:workers", site.agent.name)
+        site.queue.enqueue("errands.add", 1, 2)
+        site.agent.hear("written")
+        until(lambda: site.redis.sismember("coord:rq:workers", site.agent.name), "it to be known")
+
+
 def test_a_server_that_forbids_to_unblock_is_worked_with(server: str, tmp_path: Path) -> None:
     """Where CLIENT UNBLOCK is not permitted, waits are closed instead: nothing is lost, and it leaves at once."""
     with hosted(server, tmp_path) as site:

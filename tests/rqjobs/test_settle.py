@@ -265,3 +265,15 @@ def test_what_lost_hosts_had_goes_back(yard: Yard) -> None:
     yard.redis.delete("rq:worker:a-1-x-1")
     assert put_lost_hands_back(yard.redis) == 1
     assert yard.queue.get_job_ids() == [jobs[0].id, jobs[2].id]
+    assert sorted(yard.redis.smembers(WORKERS)) == [b"b-1-x-1"]  # nothing is left of the other one
+
+
+def test_a_lost_worker_is_known_as_long_as_rq_has_something_of_it(yard: Yard) -> None:
+    """What it ran would else be taken for a plain worker's; with that settled, its name goes too."""
+    yard.put(1)
+    yard.worker("a-1-x-1").run()
+    yard.redis.delete("rq:worker:a-1-x-1")
+    assert put_lost_hands_back(yard.redis) == 0
+    assert yard.redis.sismember(WORKERS, "a-1-x-1")
+    yard.settle("a-1-x-1")
+    assert not yard.redis.smembers(WORKERS)
