@@ -15,7 +15,18 @@ HOST = {
     *("system", "clock"),
 }
 SERVER = {
-    *("redis", "record", "channel", "persistence", "eviction", "latency", "output-buffers", "connections", "topology"),
+    *(
+        "redis",
+        "record",
+        "channel",
+        "persistence",
+        "eviction",
+        "latency",
+        "output-buffers",
+        "connections",
+        "topology",
+        "rq",
+    ),
 }
 
 

@@ -129,7 +129,7 @@ def test_a_user_who_may_do_no_more_than_coord_does(lab: Lab, folder: Path) -> No
         findings = doctor(lab, given={"COORD_REDIS_URL": as_user(url, *least, "+time")})
     assert {findings[name]["status"] for name in ("record", "channel", "latency", "clock")} <= {"ok", "warn"}
     assert {name for name in findings if findings[name]["status"] == "unknown"} == {
-        *("redis", "persistence", "eviction", "output-buffers", "connections")
+        *("redis", "persistence", "eviction", "output-buffers", "connections", "rq")
     }
 
 

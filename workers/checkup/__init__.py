@@ -71,8 +71,15 @@ def _server_checks(by: str, redis_url: Callable[[], str], keyring: Keyring | Non
         "latency": server.latency,
         "output-buffers": lambda: of_each(server, ledger, Server.output_buffers),
         "connections": lambda: of_each(server, ledger, Server.connections),
+        "rq": lambda: _rq(url),
         "clock": lambda: system.clock(server.ahead_s()),
     }
+
+
+def _rq(url: str) -> Finding:
+    from workers.checkup.rq import rq  # which may be one that can't even be imported
+
+    return rq(url)
 
 
 def _examined(checks: dict[str, Check]) -> list[Finding]:
