@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rq.version import VERSION
 
+from coord.address import topology
 from coord.finding import fail, ok, warn
 from coord.redis_errors import mapped, shown
 from coord.render.text import plural
@@ -26,7 +27,10 @@ def rq(record_url: str) -> Finding:
     """Look at RQ where it would be found: RQ_REDIS_URL, else the record's Redis. Raises CoordError."""
     if words := misfit():
         return fail(words, "Install RQ 3.0")
-    url = os.environ.get("RQ_REDIS_URL") or record_url
+    given = os.environ.get("RQ_REDIS_URL")
+    if not given and topology(record_url):
+        return ok(f"RQ {VERSION}; it has no queues here, since it speaks to one server: see RQ_REDIS_URL")
+    url = given or record_url
     with closing(connect(url)) as connection, mapped(url):
         server: Any = connection.info("server")
         queues, hosted = queue_names(connection), hosted_workers(connection)
