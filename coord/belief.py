@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from coord.decode import MessageError, report_text, request_from
+from coord.decode import MessageError, decode_time, report_text, request_from
 from coord.seal import Doubt, Refusal
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def decode_request(fields: Any) -> ShutdownRequest | None:
         return request_from(
             told,
             json.loads(plan),
-            requested_us=int(requested_us),
+            requested_us=decode_time(requested_us),
             rev=int(rev),
             elapsed_us=int(now_us) - int(requested_us),
             rq=rq == b"1",

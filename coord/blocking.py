@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from coord.finished import finished
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Generator, Sequence
 
+    from coord.errors import CoordError
     from coord.ledger import Ledger
     from coord.messages import Event
     from coord.record import Call, Record
@@ -40,6 +41,10 @@ class Blocking:
         """Tell on how many replicas all is that was written of the call's job."""
         return self._ledger.copies(call)
 
+    async def run_all(self, calls: Sequence[Call[T]]) -> list[T | CoordError]:
+        """Run scripts in one round trip; one that fails by itself gives its error in its place."""
+        return self._ledger.run_all(calls)
+
     async def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id, blocking up to `wait_s` for the first one."""
         return self._ledger.events(record, after, wait_s)
@@ -52,9 +57,9 @@ class Blocking:
         """Put the job into the index."""
         self._ledger.remember(job_id)
 
-    async def forget(self, job_id: str) -> None:
-        """Take the job out of the index."""
-        self._ledger.forget(job_id)
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """Take jobs of which there is no record out of the index."""
+        self._ledger.forget(job_ids)
 
 
 def each(work: AsyncGenerator[T, None]) -> Generator[T, None, None]:

@@ -6,6 +6,7 @@ Redis, and nothing of how processes are stopped.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from coord.door import forged, no_such_job, status
 from coord.errors import CoordError, RefusedError, UnreachableError
 from coord.following import MARGIN_S, follow
 from coord.record import LEASE_S, Record
+from coord.snapshot import Snapshot, broken_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +25,10 @@ if TYPE_CHECKING:
     from coord.plan import Plan
     from coord.record import Answer, Call
     from coord.seal import Keyring
-    from coord.snapshot import Snapshot
 
 __all__ = ["LEASE_S", "MARGIN_S", "Requested", "follow", "jobs", "request", "status"]
 
+JOBS_PER_READ = 100  # so that no answer gets large
 SHORTEN_TRIES = 20  # each one lost means that somebody else made the request more urgent
 SIGN_TRIES = 20  # each one lost means that an agent joined with a longer wait meanwhile
 
@@ -100,14 +102,22 @@ async def _recorded(door: Door, make: Callable[[], Call[Answer]]) -> Answer:
 
 
 async def jobs(door: Door, first: int, count: int, keyring: Keyring | None = None) -> list[Snapshot]:
-    """One page of jobs, the newest first. Entries whose job has expired are dropped from the index on the way."""
-    found = []
-    for job_id in await door.job_ids(first, count):
-        snapshot = await door.run(Record(job_id, keyring=keyring).snapshot())
-        if snapshot:
-            found.append(snapshot)
-        else:
-            await door.forget(job_id)
+    """One page of jobs, the newest first. What can't be read is there as broken; what has expired is dropped."""
+    found: list[Snapshot] = []
+    expired: list[str] = []
+    while len(found) < count:
+        place = first + len(found) + len(expired)
+        job_ids = await door.job_ids(place, min(JOBS_PER_READ, count - len(found)))
+        if not job_ids:
+            break
+        read = await door.run_all([Record(job_id, keyring=keyring).snapshot() for job_id in job_ids])
+        for job_id, snapshot in zip(job_ids, read, strict=True):
+            if snapshot is None:
+                expired.append(job_id)
+            else:
+                found.append(snapshot if isinstance(snapshot, Snapshot) else broken_job(job_id, str(snapshot)))
+    with suppress(UnreachableError):  # who may only read leaves them there
+        await door.forget(expired)
     return found
 
 

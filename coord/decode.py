@@ -17,6 +17,7 @@ from coord.messages import (
     AgentReport,
     AgentState,
     Cause,
+    Event,
     FirstFailure,
     LeftBehind,
     Outcome,
@@ -138,6 +139,35 @@ def decode_unproved(data: bytes) -> tuple[Unproved, ...]:
         raise MessageError(f"no list of RQ jobs: {error}") from error
 
 
+def decode_events(reply: Any) -> list[Event]:
+    """Read what XREAD gave of one stream: RESP2 answers with a list of streams, RESP3 with a map of them."""
+    streams = reply.items() if isinstance(reply, dict) else reply or ()
+    return [_event(entry) for _, entries in streams for entry in _flat(entries)]
+
+
+def _flat(entries: Any) -> list[Any]:
+    """RESP3 nests a stream's entries one list deeper than RESP2."""
+    return [entry for part in entries for entry in part] if entries and isinstance(entries[0], list) else list(entries)
+
+
+def _event(entry: Any) -> Event:
+    event_id, fields = entry
+    return Event(
+        id=event_id.decode(),
+        kind=fields[b"kind"].decode(),
+        at_us=int(fields[b"at_us"]),
+        detail=json.loads(fields[b"detail"]),
+    )
+
+
+def decode_time(data: bytes) -> int:
+    """Read a Redis time in us; raises MessageError for what can't be one."""
+    time_us = int(data)
+    if not 0 <= time_us <= INTEGER_MAX:
+        raise MessageError(f"{time_us} is no time")
+    return time_us
+
+
 def _load(data: bytes) -> dict[str, Any]:
     try:
         # strict: a byte that is no UTF-8 makes the whole message suspect
@@ -170,7 +200,29 @@ def _integer(message: dict[str, Any], name: str) -> int:
 def _known(kind: type[_Message], message: dict[str, Any]) -> _Message:
     """Make a message of the fields that its type has, and leave out those of a newer coord."""
     names = kind.__dataclass_fields__
+    for name, types in _TYPED[kind.__name__]:
+        if name in message and not isinstance(message[name], types):
+            raise MessageError(f"not a {kind.__name__}: {name} is {type(message[name]).__name__}")
     try:
         return kind(**{name: value for name, value in message.items() if name in names})
     except TypeError as error:
         raise MessageError(f"not a {kind.__name__}: {error}") from error
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+    "bool": (bool,),
+}
+# of each kind, the fields that hold a text or a number, and what JSON may have for them
+_TYPED = {
+    kind.__name__: tuple(
+        (name, _TYPES[str(field.type)])
+        for name, field in kind.__dataclass_fields__.items()
+        if str(field.type) in _TYPES
+    )
+    for kind in (AgentInfo, FirstFailure, AgentReport, ProcessReport, Survivor, LeftBehind, Unproved)
+}

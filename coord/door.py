@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from coord.errors import NoSuchJobError, RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from coord.errors import CoordError
     from coord.messages import Event
     from coord.record import Call, Record
     from coord.seal import Refusal
@@ -40,11 +43,14 @@ class Door(Protocol):
     async def job_ids(self, first: int, count: int) -> list[str]:
         """Give one page of the index of jobs, the newest first."""
 
+    async def run_all(self, calls: Sequence[Call[T]]) -> list[T | CoordError]:
+        """Run scripts in one round trip; one that fails by itself gives its error in its place."""
+
     async def remember(self, job_id: str) -> None:
         """Put the job into the index."""
 
-    async def forget(self, job_id: str) -> None:
-        """Take the job out of the index."""
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """Take jobs of which there is no record out of the index."""
 
 
 class RqSide(Protocol):

@@ -4,7 +4,8 @@ All keys of one job share the hash tag `{J}`, so that on a Cluster they live in 
 all. Each script gets all of them, in this order. Every write renews the lifetime of all keys of the job: they go
 together, `--retain` (default 7 days) after the last thing that happened to the job. The fence lives as long.
 
-In RQ's Redis, beside RQ's own keys, `rq.where` has a few more: `coord:rq:*`.
+In RQ's Redis, beside RQ's own keys, `rq.where` has a few more: `coord:rq:*`. Those in OWNED have an owner in place of a
+lifetime; all others expire.
 """
 
 from __future__ import annotations
@@ -16,9 +17,15 @@ JOB_ID_MAX = 128
 # channel; `request`, `shorten` and `fail` publish a ShutdownRequest message, every agent listens
 CONTROL_CHANNEL = "coord:control"
 
-# zset job id -> Redis time of its last join, in us; written beside `join` and `--fence` (by a command of its own: it
-# can't share the job's slot); `coord jobs` and `coord agents` read it, and drop the entries whose job has expired
+# zset job id -> Redis time of its last join, in us; written beside `join` and `--fence`, by a script of its own: it
+# can't share the job's slot. `coord jobs` and `coord agents` read it, and drop entries whose job has expired; of a few,
+# picked by chance, so does each who writes. Lives `index.LIFE_S` (8 days) after the last join; agents renew it hourly.
 JOBS_INDEX = "coord:jobs"
+
+OWNED = {
+    "coord:rq:workers": "agents of `coord worker`: who hosts a worker takes it out, or `settle` when its host is lost",
+    "coord:rq:hand:*": "a hosted worker: empty between two RQ jobs; put back by `settle` when the worker is lost",
+}
 
 
 def job_keys(job_id: str) -> tuple[str, ...]:

@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 
-from coord import connect
+from coord import connect, index
 from coord.connect import ANSWER_TIMEOUT_S
-from coord.decode import MessageError
-from coord.errors import CoordError
+from coord.decode import MessageError, decode_events
+from coord.dialect import Dialect
+from coord.errors import CoordError, UnreachableError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
-from coord.messages import Event
+from coord.record import Record
 from coord.redis_errors import mapped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 
+    from coord.dialect import Command
+    from coord.messages import Event
     from coord.places import Surroundings
-    from coord.record import Call, Record
+    from coord.record import Call
 
 EVENTS_PER_READ = 1000
 RQ_JOBS_PER_READ = 1000
@@ -49,16 +51,21 @@ class Ledger:
         self.min_replicas = min_replicas
         with mapped(url):
             self._redis = connection or connect.blocking(url)
+        self._dialect = _dialect()
 
     def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
-        text, sha = _script(call.script)
         with mapped(self._url):
-            try:
-                reply = self._redis.evalsha(sha, len(call.keys), *call.keys, *call.args)
-            except redis.exceptions.NoScriptError:
-                reply = self._redis.eval(text, len(call.keys), *call.keys, *call.args)
-        return _decoded(call, reply)
+            return _decoded(call, self._reply(call))
+
+    def run_all(self, calls: Sequence[Call[T]]) -> list[T | CoordError]:
+        """Run scripts in one round trip. One that fails by itself, or can't be read, gives its error in its place."""
+        replies: dict[int, Any] = {}
+        with mapped(self._url):
+            tried = {place: self._dialect.first(call) for place, call in enumerate(calls)}
+            while tried:  # twice or thrice, until the server knows the scripts
+                tried = self._dialect.sort(calls, tried, self._piped(tried.values()), replies)
+        return [_read(self._url, call, replies[place]) for place, call in enumerate(calls)]
 
     def copies(self, call: Call[Any]) -> int:
         """Tell on how many replicas all is that was written of the call's job; gives up after WAIT_S with how many."""
@@ -70,7 +77,7 @@ class Ledger:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
         with mapped(self._url):
             reply = self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=_block_ms(wait_s))
-        return _events(reply)
+        return decode_events(reply)
 
     def job_ids(self, first: int, count: int) -> list[str]:
         """Give one page of the index of jobs, the newest first."""
@@ -78,15 +85,17 @@ class Ledger:
             names: Any = self._redis.zrevrange(JOBS_INDEX, first, first + count - 1)
         return [name.decode() for name in names]
 
-    def remember(self, job_id: str) -> None:
-        """Put the job into the index that `coord jobs` lists."""
-        with mapped(self._url):
-            self._redis.zadd(JOBS_INDEX, {job_id: _us(self._redis.time())})
+    def remember(self, job_id: str, *, again: bool = False, new_s: float = index.NEW_S) -> None:
+        """Put the job into the index that `coord jobs` lists, and drop a few of those that have expired."""
+        picked = self.run(index.remember(job_id, again=again, new_s=new_s))
+        with suppress(CoordError):  # whose jobs they are may be none of this user's business
+            there = self.run_all([Record(each).exists() for each in picked])
+            self.forget([each for each, found in zip(picked, there, strict=True) if found is False], new_s=new_s)
 
-    def forget(self, job_id: str) -> None:
-        """Take the job out of the index."""
-        with mapped(self._url):
-            self._redis.zrem(JOBS_INDEX, job_id)
+    def forget(self, job_ids: Sequence[str], *, new_s: float = index.NEW_S) -> None:
+        """Take jobs of which there is no record out of the index."""
+        if job_ids:
+            self.run(index.forget(job_ids, new_s=new_s))
 
     def rq_jobs(self, record: Record) -> Iterator[tuple[str, str]]:
         """Give id and queue name of each RQ job that was enlisted; one may come twice."""
@@ -118,6 +127,22 @@ class Ledger:
         """Close the connection."""
         self._redis.close()
 
+    def _reply(self, call: Call[Any]) -> Any:
+        command = self._dialect.first(call)
+        while True:
+            try:
+                return self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            except redis.ResponseError as error:
+                command = self._dialect.then(call, command, error)
+
+    def _piped(self, commands: Iterable[Command]) -> list[Any]:
+        """Give answers and errors."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+            replies: list[Any] = pipe.execute(raise_on_error=False)
+            return replies
+
 
 class AsyncLedger:
     """The record on an asyncio connection, and the ear on the control channel.
@@ -132,16 +157,21 @@ class AsyncLedger:
         with mapped(url):
             self._redis = connect.waiting(url, retries)
             self._ear = connect.ear(url)
+        self._dialect = _dialect()
 
     async def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
-        text, sha = _script(call.script)
         with _awaited(self._url):
-            try:
-                reply = await self._redis.evalsha(sha, len(call.keys), *call.keys, *call.args)
-            except redis.exceptions.NoScriptError:
-                reply = await self._redis.eval(text, len(call.keys), *call.keys, *call.args)
-        return _decoded(call, reply)
+            return _decoded(call, await self._reply(call))
+
+    async def run_all(self, calls: Sequence[Call[T]]) -> list[T | CoordError]:
+        """Run scripts in one round trip. One that fails by itself, or can't be read, gives its error in its place."""
+        replies: dict[int, Any] = {}
+        with _awaited(self._url):
+            tried = {place: self._dialect.first(call) for place, call in enumerate(calls)}
+            while tried:  # twice or thrice, until the server knows the scripts
+                tried = self._dialect.sort(calls, tried, await self._piped(tried.values()), replies)
+        return [_read(self._url, call, replies[place]) for place, call in enumerate(calls)]
 
     async def pause(self, wait_s: float) -> None:
         """Let a while pass."""
@@ -158,7 +188,7 @@ class AsyncLedger:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
         with _awaited(self._url):
             reply = await self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=_block_ms(wait_s))
-        return _events(reply)
+        return decode_events(reply)
 
     async def job_ids(self, first: int, count: int) -> list[str]:
         """Give one page of the index of jobs, the newest first."""
@@ -166,15 +196,17 @@ class AsyncLedger:
             names: Any = await self._redis.zrevrange(JOBS_INDEX, first, first + count - 1)
         return [name.decode() for name in names]
 
-    async def remember(self, job_id: str) -> None:
-        """Put the job into the index that `coord jobs` lists."""
-        with _awaited(self._url):
-            await self._redis.zadd(JOBS_INDEX, {job_id: _us(await self._redis.time())})
+    async def remember(self, job_id: str, *, again: bool = False, new_s: float = index.NEW_S) -> None:
+        """Put the job into the index that `coord jobs` lists, and drop a few of those that have expired."""
+        picked = await self.run(index.remember(job_id, again=again, new_s=new_s))
+        with suppress(CoordError):  # whose jobs they are may be none of this user's business
+            there = await self.run_all([Record(each).exists() for each in picked])
+            await self.forget([each for each, found in zip(picked, there, strict=True) if found is False], new_s=new_s)
 
-    async def forget(self, job_id: str) -> None:
-        """Take the job out of the index."""
-        with _awaited(self._url):
-            await self._redis.zrem(JOBS_INDEX, job_id)
+    async def forget(self, job_ids: Sequence[str], *, new_s: float = index.NEW_S) -> None:
+        """Take jobs of which there is no record out of the index."""
+        if job_ids:
+            await self.run(index.forget(job_ids, new_s=new_s))
 
     async def listen(self) -> AsyncGenerator[bytes | None, None]:
         """Yield None once subscribed, then each message. Ends with UnreachableError when the connection does."""
@@ -197,6 +229,22 @@ class AsyncLedger:
         """Close the connections."""
         await self._redis.aclose()
         await self._ear.aclose()
+
+    async def _reply(self, call: Call[Any]) -> Any:
+        command = self._dialect.first(call)
+        while True:
+            try:
+                return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            except redis.ResponseError as error:
+                command = self._dialect.then(call, command, error)
+
+    async def _piped(self, commands: Iterable[Command]) -> list[Any]:
+        """Give answers and errors."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+            return replies
 
 
 @contextmanager
@@ -231,6 +279,23 @@ def _decoded(call: Call[T], reply: Any) -> T:
         raise CoordError(f"the record has something in {call.keys[0]} that this coord can't read: {error}") from error
 
 
+def _read(url: str, call: Call[T], reply: Any) -> T | CoordError:
+    """Give what was said of one of many; raises UnreachableError for what would be said of all."""
+    try:
+        if isinstance(reply, Exception):
+            with mapped(url):
+                raise reply
+        return _decoded(call, reply)
+    except UnreachableError:
+        raise
+    except CoordError as error:
+        return error
+
+
+def _dialect() -> Dialect:
+    return Dialect(lambda name: _script(name), read_only=True)  # noqa: PLW0108  # tests put another in its place
+
+
 def script_text(name: str) -> str:
     """Give a script as the server gets it: the prelude, then the script's own file."""
     folder = Path(__file__).parent / "lua"
@@ -244,33 +309,6 @@ def _script(name: str) -> tuple[str, str]:
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _us(time: Any) -> int:
-    """Give what TIME answered, in microseconds."""
-    seconds, micros = time
-    return int(seconds) * 1_000_000 + int(micros)
-
-
 def _block_ms(wait_s: float) -> int | None:
     """XREAD takes 0 for ever, and an idle server ends the shortest wait with its next tick, up to 100 ms later."""
     return round(min(wait_s, ANSWER_TIMEOUT_S / 2) * 1000) or None
-
-
-def _events(reply: Any) -> list[Event]:
-    """RESP2 answers with a list of streams, RESP3 with a map of them."""
-    streams = reply.items() if isinstance(reply, dict) else reply or ()
-    return [_event(entry) for _, entries in streams for entry in _flat(entries)]
-
-
-def _flat(entries: Any) -> list[Any]:
-    """RESP3 nests a stream's entries one list deeper than RESP2."""
-    return [entry for part in entries for entry in part] if entries and isinstance(entries[0], list) else list(entries)
-
-
-def _event(entry: Any) -> Event:
-    event_id, fields = entry
-    return Event(
-        id=event_id.decode(),
-        kind=fields[b"kind"].decode(),
-        at_us=int(fields[b"at_us"]),
-        detail=json.loads(fields[b"detail"]),
-    )

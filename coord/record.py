@@ -27,6 +27,7 @@ SILENCE_S = 2 * BEAT_S  # as in the scripts' prelude
 PATIENCE_S = 2 * BEAT_S
 CLAIM_S = 10.0  # who sweeps RQ jobs renews its claim several times in that
 UNPROVED_MAX = 1000  # listed; more are counted
+READING = frozenset({"snapshot", "fence", "exists"})
 FIELDS = 8  # what the prelude's `request` gives, after its word
 _WITH_REQUEST = {b"exists", b"fenced", b"created", b"shortened", b"missing", b"restored"}
 
@@ -41,6 +42,11 @@ class Call(Generic[T_co]):
     keys: tuple[str, ...]
     args: tuple[str | int | float, ...]
     decode: Callable[[Any], T_co]
+
+    @property
+    def reads(self) -> bool:
+        """Tell whether it changes nothing."""
+        return self.script in READING
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +245,10 @@ class Record:
     def tally(self, field: str, count: int = 1) -> Call[str]:
         """Add to the RQ jobs that were `canceled`, `stopped` or `requeued`: `ok`, or `unknown` for no such job."""
         return self._call("tally", field, count, decode=_word)
+
+    def exists(self) -> Call[bool]:
+        """Tell whether there is such a job."""
+        return self._call("exists", decode=bool)
 
     def snapshot(self) -> Call[Snapshot | None]:
         """Read the job; None when nobody ever joined it."""

@@ -15,6 +15,7 @@ from coord.decode import (
     decode_failure,
     decode_info,
     decode_report,
+    decode_time,
     decode_unproved,
 )
 from coord.errors import INCOMPLETE, OK, STILL_RUNNING
@@ -40,6 +41,7 @@ class JobState(StrEnum):
     RUNNING = "running"
     STOPPING = "stopping"
     STOPPED = "stopped"
+    BROKEN = "broken"  # in a list: its record can't be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,13 @@ class Snapshot:
     record_lost: bool = False  # the server lost the record, and nobody is left who knew all of it
     kept: Kept | None = field(default=None, repr=False, compare=False)
     refusal: Refusal | None = None  # the record's request, when it is not well signed: nobody obeys it
+    broken: str = ""  # why its record can't be read: then there is nothing else
 
     @property
     def state(self) -> JobState:
         """`stopping` until every process was seen gone: an incomplete shutdown has not stopped the job."""
+        if self.broken:
+            return JobState.BROKEN
         if self.request is None:
             # of RQ jobs, the record knows that they were enlisted, not that they have ended
             return JobState.RUNNING if self.awaited or self.rq.jobs else JobState.STOPPED
@@ -170,6 +175,11 @@ class Snapshot:
         return sum(agent.report.count(outcome) for agent in self.members)
 
 
+def broken_job(job_id: str, why: str) -> Snapshot:
+    """Give what a list shows of a job whose record can't be read."""
+    return Snapshot(job_id, 0, 0, None, None, None, None, (), broken=why)
+
+
 def decode_snapshot(job_id: str, reply: Any, keyring: Keyring | None = None) -> Snapshot | None:
     """Read what `snapshot.lua` returns; None when there is no such job. Raises MessageError on a broken record.
 
@@ -213,10 +223,10 @@ def _decode(job_id: str, reply: Any, keyring: Keyring | None) -> Snapshot | None
     snapshot = Snapshot(
         job_id=job_id,
         now_us=now,
-        created_us=int(job[b"created_us"]),
+        created_us=decode_time(job[b"created_us"]),
         request=request,
         verdict=Verdict(job[b"verdict"].decode()) if b"verdict" in job else None,
-        verdict_us=int(job[b"verdict_us"]) if b"verdict_us" in job else None,
+        verdict_us=decode_time(job[b"verdict_us"]) if b"verdict_us" in job else None,
         first_failure=_first_failure(job),
         agents=tuple(sorted(agents, key=lambda agent: (agent.info.host, agent.info.agent_id))),
         rq=_on_rq(job, int(rq_jobs), keyring, job_id),
@@ -274,7 +284,7 @@ def _left_s(lease_us: bytes | None, now_us: int) -> float | None:
 def _first_failure(job: dict[bytes, bytes]) -> FirstFailure | None:
     if b"first_failure" not in job:
         return None
-    return replace(decode_failure(job[b"first_failure"]), at_us=int(job[b"first_failure_us"]))
+    return replace(decode_failure(job[b"first_failure"]), at_us=decode_time(job[b"first_failure_us"]))
 
 
 def _texts(words: dict[bytes, bytes]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from coord.door import forged
 from coord.errors import CoordError, RefusedError, UnreachableError
+from coord.index import RENEW_S
 from coord.messages import AgentReport, AgentState
 from coord.record import BEAT_S
 from coord.render.text import fenced_words
@@ -87,14 +88,18 @@ class Membership:
         self._log.info("agent.joined")
 
     async def keep(self) -> None:
-        """Beat until cancelled."""
+        """Beat until cancelled; now and then, have the job remembered once more: the index of jobs has a lifetime."""
         loop = asyncio.get_running_loop()
         wait_s = BEAT_S
+        renew_s = loop.time() + RENEW_S
         while True:
             await asyncio.sleep(wait_s)
             began_s, wait_s = loop.time(), RETRY_S
             with suppress(CoordError):  # the channel says that Redis is away
                 await self.beat()
+                if began_s > renew_s:
+                    await self._ledger.remember(self._record.job_id, again=True)
+                    renew_s = began_s + RENEW_S
                 wait_s = max(RETRY_S, BEAT_S - (loop.time() - began_s))  # a slow answer must not make the next one late
 
     async def watch(self, alone_after_s: float) -> None:

@@ -16,8 +16,11 @@ from coord.cli import options as opt
 @opt.common
 def command(job_id: str | None, json_: bool, **rest: Any) -> int:
     """List agents, of one job or of all."""
+    from coord.cli.jobs import JOBS_MAX, say_broken
+
     coordinator = opt.coordinator(rest)
-    snapshots = [coordinator.status(job_id)] if job_id else coordinator.jobs()
+    snapshots = [coordinator.status(job_id)] if job_id else coordinator.jobs(count=JOBS_MAX)
+    say_broken(snapshots)
     if json_:
         from coord.render.document import agents_document
 

@@ -44,9 +44,10 @@ def jobs_document(snapshots: Iterable[Snapshot]) -> dict[str, Any]:
                 "job_id": snapshot.job_id,
                 "state": snapshot.state,
                 "verdict": snapshot.verdict,
-                "created_at": at(snapshot.created_us),
+                "created_at": None if snapshot.broken else at(snapshot.created_us),
                 "agents": len(snapshot.agents),
                 "hosts": sorted({agent.info.host for agent in snapshot.agents}),
+                "broken": snapshot.broken or None,
             }
             for snapshot in snapshots
         ],

@@ -95,7 +95,7 @@ def jobs_table(snapshots: Iterable[Snapshot]) -> Table:
             snapshot.verdict.value if snapshot.verdict else "-",
             str(len(snapshot.agents)),
             escape(", ".join(hosts[:5]) + (f" and {len(hosts) - 5} more" if len(hosts) > 5 else "")) or "-",
-            at(snapshot.created_us),
+            "-" if snapshot.broken else at(snapshot.created_us),
         )
     return table
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coord import memory
 from coord.coordinator import Coordinator, new_request
-from coord.keys import JOB_KEYS, job_keys
+from coord.keys import JOB_KEYS, JOBS_INDEX, job_keys
 from coord.messages import (
     AgentInfo,
     AgentReport,
@@ -174,6 +174,11 @@ class Desk:
     def field(self, name: str) -> str | None:
         value = self.raw.hget(job_keys(self.job_id)[0], name)
         return None if value is None else str(value)
+
+    def age(self, *job_ids: str, by_s: float = 3600.0) -> None:
+        """Have jobs been put into the index that long ago."""
+        for job_id in job_ids:
+            self.raw.zincrby(JOBS_INDEX, -by_s * 1e6, job_id)
 
     def all_keys(self) -> set[str]:
         """Find every key that has to do with the job, whoever wrote it."""

@@ -139,6 +139,9 @@ def test_record_expires_as_a_whole(desk: Desk) -> None:
     assert desk.request().word == "unknown"
     assert desk.raw.zscore(JOBS_INDEX, desk.job_id) is not None
     assert desk.job_id not in desk.jobs()
+    assert desk.raw.zscore(JOBS_INDEX, desk.job_id) is not None  # it may be about to be joined
+    desk.age(desk.job_id)
+    assert desk.job_id not in desk.jobs()
     assert desk.raw.zscore(JOBS_INDEX, desk.job_id) is None
 
 
