@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
+import redis.asyncio
 
 from coord import connect, index
 from coord.connect import ANSWER_TIMEOUT_S
@@ -51,6 +52,7 @@ class Ledger:
         self.min_replicas = min_replicas
         with mapped(url):
             self._redis = connection or connect.blocking(url)
+        self._together = isinstance(self._redis, redis.Redis)  # what is routed pipelines the keys of one slot only
         self._dialect = _dialect()
 
     def run(self, call: Call[T]) -> T:
@@ -135,8 +137,16 @@ class Ledger:
             except redis.ResponseError as error:
                 command = self._dialect.then(call, command, error)
 
+    def _tried(self, command: Command) -> Any:
+        try:
+            return self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        except redis.ResponseError as error:
+            return error
+
     def _piped(self, commands: Iterable[Command]) -> list[Any]:
         """Give answers and errors."""
+        if not self._together:
+            return [self._tried(command) for command in commands]
         with self._redis.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)  # type: ignore[no-untyped-call]
@@ -157,6 +167,7 @@ class AsyncLedger:
         with mapped(url):
             self._redis = connect.waiting(url, retries)
             self._ear = connect.ear(url)
+        self._together = isinstance(self._redis, redis.asyncio.Redis)
         self._dialect = _dialect()
 
     async def run(self, call: Call[T]) -> T:
@@ -238,8 +249,16 @@ class AsyncLedger:
             except redis.ResponseError as error:
                 command = self._dialect.then(call, command, error)
 
+    async def _tried(self, command: Command) -> Any:
+        try:
+            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        except redis.ResponseError as error:
+            return error
+
     async def _piped(self, commands: Iterable[Command]) -> list[Any]:
         """Give answers and errors."""
+        if not self._together:
+            return [await self._tried(command) for command in commands]
         async with self._redis.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)

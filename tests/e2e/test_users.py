@@ -191,8 +191,8 @@ OBSERVER_MAY_NOT: tuple[tuple[str, ...], ...] = (
     ("ZADD", KEYS[3], "1", "x"),
     ("ZREM", KEYS[3], "a"),
     ("SADD", KEYS[4], "a"),
-    ("XADD", KEYS[7], "*", "a", "1"),
-    ("XTRIM", KEYS[7], "MAXLEN", "0"),
+    ("XADD", KEYS[-1], "*", "a", "1"),
+    ("XTRIM", KEYS[-1], "MAXLEN", "0"),
     ("EXPIRE", KEYS[0], "1"),
     ("ZADD", JOBS_INDEX, "1", "x"),
     ("ZREM", JOBS_INDEX, JOB),
@@ -201,10 +201,10 @@ OBSERVER_MAY_NOT: tuple[tuple[str, ...], ...] = (
     ("EVAL", "return 1", "0"),
     ("EVAL_RO", "return redis.call('HSET', KEYS[1], 'a', '1')", "1", KEYS[0]),
     ("EVAL_RO", "return redis.call('PUBLISH', 'coord:control', 'x')", "0"),
-    ("EVAL_RO", script_text("beat"), "8", *KEYS, "1", CONTROL_CHANNEL, "a", "1"),
+    ("EVAL_RO", script_text("beat"), str(len(KEYS)), *KEYS, "1", CONTROL_CHANNEL, "a", "1"),
 )
 COORDINATOR_MAY_NOT: tuple[tuple[str, ...], ...] = (("SUBSCRIBE", CONTROL_CHANNEL),)
-AGENT_MAY_NOT: tuple[tuple[str, ...], ...] = (("BZPOPMIN", KEYS[3], "0.01"), ("XGROUP", "CREATE", KEYS[7], "g", "0"))
+AGENT_MAY_NOT: tuple[tuple[str, ...], ...] = (("BZPOPMIN", KEYS[3], "0.01"), ("XGROUP", "CREATE", KEYS[-1], "g", "0"))
 REFUSED = [
     pytest.param(user, words, id=f"{user}-{' '.join(words)[:40]}")
     for user, more in zip(USERS, (COORDINATOR_MAY_NOT, AGENT_MAY_NOT, OBSERVER_MAY_NOT), strict=True)

@@ -202,11 +202,13 @@ def test_broken_record_is_listed_as_broken(broken: Desk) -> None:
     assert (listed["state"], listed["broken"], listed["created_at"]) == ("broken", found[1].broken, None)
 
 
-def test_many_calls_at_once_survive_a_flush_of_scripts(desk: Desk, server: str) -> None:
-    """A server that has forgotten our scripts is told them again, and each call is made once."""
+@pytest.mark.parametrize("together", [True, False])
+def test_many_calls_at_once_survive_a_flush_of_scripts(desk: Desk, server: str, *, together: bool) -> None:
+    """A server that has forgotten our scripts is told them again, and each call is made once; one by one, too."""
     names = [f"{desk.job_id}-{number}" for number in range(50)]
     desk.raw.script_flush()
     ledger = Ledger(server)
+    ledger._together = together
     answers = ledger.run_all([Record(name, 100).join(info("a"), PLAN) for name in names])
     desk.raw.script_flush()
     read = ledger.run_all([Record(name, 100).snapshot() for name in names])
