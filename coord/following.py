@@ -12,7 +12,7 @@ from coord import memory
 from coord.door import forged, no_such_job, status
 from coord.errors import UnreachableError
 from coord.messages import Event
-from coord.record import BEAT_S, LEASE_S, SILENCE_S
+from coord.record import BEAT_S, EVENTS_PER_READ, LEASE_S, SILENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 MARGIN_S = 5.0  # for reports on their way, after the plan and a lease have passed
 LOOK_S = 0.5  # look again at least this often
+LONG_S = 0.02  # to read a job; a small one takes a millisecond
+RESTS = 4  # times as long as that
+REST_MAX_S = 2.0
+READS_MAX = 10_000  # of events, before the job is read again
+MARGIN_MS = 1000  # between the clock that a script reads and the one that its events go by
 
 
 async def follow(
@@ -62,6 +67,7 @@ class Follower:
         self._asked_s = time.monotonic()
         self._away_since_s: float | None = None
         self._had_verdict = False
+        self._rested_s = 0.0
 
     async def begin(self) -> None:
         """Look for the first time. Raises NoSuchJobError, UnreachableError."""
@@ -84,12 +90,15 @@ class Follower:
         return (self.snapshot.verdict is not None and self._had_verdict and not events) or self._late
 
     async def _look(self) -> list[Event]:
-        wait_s = 0.0 if self.snapshot.verdict else self._at_most(LOOK_S)
-        events = await self._door.events(self._record, self._seen, wait_s)
+        events = await self._happened()
+        if self.snapshot.verdict and not events:
+            return []  # nothing was added to what was seen
         if self.snapshot.request and not self.snapshot.verdict:
             await self._settle()
+        began_s = time.monotonic()
         await self._see()
         self._seen = events[-1].id if events else self._seen
+        self._rest(time.monotonic() - began_s)
         return events
 
     async def _see(self) -> None:
@@ -105,6 +114,31 @@ class Follower:
         if found is None:
             raise no_such_job(self._record.job_id)
         self.snapshot, self._seen_s = found, time.monotonic()
+
+    async def _happened(self) -> list[Event]:
+        """Wait for an event, and take all there are; while the job is not to be read again, also what comes then."""
+        if self._seen == "0" and self.snapshot.request:
+            # nobody is told of what was before
+            self._seen = f"{max(0, self.snapshot.request.requested_us // 1000 - MARGIN_MS)}-0"
+        some = events = await self._door.events(self._record, self._seen, self._at_most(self._wait_s))
+        for _ in range(READS_MAX):
+            rest_s = self._rested_s - time.monotonic()
+            ended = self.snapshot.verdict or any(event.kind == "job.verdict" for event in some)
+            if len(some) < EVENTS_PER_READ and (ended or rest_s <= 0 or self._late):
+                break
+            last = events[-1].id if events else self._seen
+            some = await self._door.events(self._record, last, 0.0 if ended else self._at_most(max(0.0, rest_s)))
+            events = events + some
+        return events
+
+    @property
+    def _wait_s(self) -> float:
+        return 0.0 if self.snapshot.verdict else LOOK_S
+
+    def _rest(self, took_s: float) -> None:
+        """While thousands of agents are read, the server takes no reports: then they are read more seldom."""
+        rest_s = min(REST_MAX_S, RESTS * took_s) if took_s > LONG_S else 0.0
+        self._rested_s = time.monotonic() + rest_s
 
     async def _settle(self) -> None:
         now_s, before_s = time.monotonic(), self._settled_s

@@ -22,7 +22,7 @@ from coord.decode import MessageError, decode_events
 from coord.dialect import Dialect
 from coord.errors import CoordError, UnreachableError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
-from coord.record import Record
+from coord.record import EVENTS_PER_READ, Record
 from coord.redis_errors import mapped
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from coord.places import Surroundings
     from coord.record import Call
 
-EVENTS_PER_READ = 1000
 RQ_JOBS_PER_READ = 1000
 WAIT_S = 1.0  # for replicas
 

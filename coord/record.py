@@ -26,6 +26,7 @@ LEASE_S = 10.0  # four beats may be lost
 SILENCE_S = 2 * BEAT_S  # as in the scripts' prelude
 PATIENCE_S = 2 * BEAT_S
 CLAIM_S = 10.0  # who sweeps RQ jobs renews its claim several times in that
+EVENTS_PER_READ = 1000
 UNPROVED_MAX = 1000  # listed; more are counted
 READING = frozenset({"snapshot", "fence", "exists"})
 FIELDS = 8  # what the prelude's `request` gives, after its word

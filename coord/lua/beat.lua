@@ -16,7 +16,7 @@ redis.call('ZADD', LEASES, 'XX', int(NOW_US + lease_us), agent_id)
 if refused ~= '' and redis.call('HEXISTS', AGENTS, agent_id) == 1 then
   redis.call('HSET', JOB, 'refused:' .. agent_id, refused)
 end
-touch()
+renew(not known)
 if fenced() then
   return request((known or given_up or redis.call('ZSCORE', LEFT, agent_id)) and 'exists' or 'missing')
 end

@@ -42,6 +42,14 @@ local function touch()
   end
 end
 
+-- The same for what thousands of agents of a job do each second: one of them is enough. `made`: a key may be new.
+local function renew(made)
+  local retain_ms = RETAIN_S * 1000
+  if made or redis.call('PTTL', JOB) < retain_ms - math.min(1000, retain_ms / 50) then
+    touch()
+  end
+end
+
 local function fenced()
   return redis.call('HEXISTS', JOB, 'request') == 1
 end

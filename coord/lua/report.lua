@@ -23,16 +23,19 @@ local function since_request_ms(age_us)
 end
 
 hear(agent_id)
-redis.call('HSET', REPORTS, agent_id, '{"first_signal_ms":' .. since_request_ms(signal_age_us)
-  .. ',"all_gone_ms":' .. since_request_ms(gone_age_us) .. member(seal) .. ',"report":' .. report .. '}')
+local made = redis.call('HSET', REPORTS, agent_id, '{"first_signal_ms":' .. since_request_ms(signal_age_us)
+  .. ',"all_gone_ms":' .. since_request_ms(gone_age_us) .. member(seal) .. ',"report":' .. report .. '}') == 1
 
 if kind == 'agent.stopped' then
   -- A report that comes twice, because its first answer was lost, counts once.
   local awaited = redis.call('ZREM', LEASES, agent_id) + redis.call('ZREM', LOST, agent_id)
   if awaited > 0 then
     redis.call('ZADD', LEFT, int(NOW_US), agent_id)
-    redis.call('HINCRBY', JOB, 'survived', survived)
-    if requested_us then
+    made = made or redis.call('ZCARD', LEFT) == 1
+    if survived ~= '0' then
+      redis.call('HINCRBY', JOB, 'survived', survived)
+    end
+    if requested_us and killed ~= '0' then
       redis.call('HINCRBY', JOB, 'killed', killed)
     end
     tell()
@@ -41,5 +44,5 @@ if kind == 'agent.stopped' then
 else
   tell()
 end
-touch()
+renew(made)
 return {'ok'}
