@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,10 +17,10 @@ import redis
 import redis.asyncio
 
 from coord import connect, index
-from coord.connect import ANSWER_TIMEOUT_S
-from coord.decode import MessageError, decode_events
+from coord.answers import awaited, block_ms, decoded, read, together
+from coord.decode import decode_events
 from coord.dialect import Dialect
-from coord.errors import CoordError, UnreachableError
+from coord.errors import CoordError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
 from coord.record import EVENTS_PER_READ, Record
 from coord.redis_errors import mapped
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from coord.record import Call
 
 RQ_JOBS_PER_READ = 1000
-WAIT_S = 1.0  # for replicas
 
 T = TypeVar("T")
 
@@ -57,7 +56,7 @@ class Ledger:
     def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
         with mapped(self._url):
-            return _decoded(call, self._reply(call))
+            return decoded(call, self._reply(call))
 
     def run_all(self, calls: Sequence[Call[T]]) -> list[T | CoordError]:
         """Run scripts in one round trip. One that fails by itself, or can't be read, gives its error in its place."""
@@ -66,18 +65,18 @@ class Ledger:
             tried = {place: self._dialect.first(call) for place, call in enumerate(calls)}
             while tried:  # twice or thrice, until the server knows the scripts
                 tried = self._dialect.sort(calls, tried, self._piped(tried.values()), replies)
-        return [_read(self._url, call, replies[place]) for place, call in enumerate(calls)]
+        return [read(self._url, call, replies[place]) for place, call in enumerate(calls)]
 
     def copies(self, call: Call[Any]) -> int:
         """Tell on how many replicas all is that was written of the call's job; gives up after WAIT_S with how many."""
         with mapped(self._url), self._redis.pipeline(transaction=False) as pipe:
-            known, copies = _together(pipe, call, self.min_replicas).execute()
+            known, copies = together(pipe, call, self.min_replicas).execute()
         return int(copies) if known else 0
 
     def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
         with mapped(self._url):
-            reply = self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=_block_ms(wait_s))
+            reply = self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=block_ms(wait_s))
         return decode_events(reply)
 
     def job_ids(self, first: int, count: int) -> list[str]:
@@ -171,17 +170,17 @@ class AsyncLedger:
 
     async def run(self, call: Call[T]) -> T:
         """Run one script and read its answer."""
-        with _awaited(self._url):
-            return _decoded(call, await self._reply(call))
+        with awaited(self._url):
+            return decoded(call, await self._reply(call))
 
     async def run_all(self, calls: Sequence[Call[T]]) -> list[T | CoordError]:
         """Run scripts in one round trip. One that fails by itself, or can't be read, gives its error in its place."""
         replies: dict[int, Any] = {}
-        with _awaited(self._url):
+        with awaited(self._url):
             tried = {place: self._dialect.first(call) for place, call in enumerate(calls)}
             while tried:  # twice or thrice, until the server knows the scripts
                 tried = self._dialect.sort(calls, tried, await self._piped(tried.values()), replies)
-        return [_read(self._url, call, replies[place]) for place, call in enumerate(calls)]
+        return [read(self._url, call, replies[place]) for place, call in enumerate(calls)]
 
     async def pause(self, wait_s: float) -> None:
         """Let a while pass."""
@@ -189,20 +188,20 @@ class AsyncLedger:
 
     async def copies(self, call: Call[Any]) -> int:
         """Tell on how many replicas all is that was written of the call's job; gives up after WAIT_S with how many."""
-        with _awaited(self._url):
+        with awaited(self._url):
             async with self._redis.pipeline(transaction=False) as pipe:
-                known, copies = await _together(pipe, call, self.min_replicas).execute()
+                known, copies = await together(pipe, call, self.min_replicas).execute()
         return int(copies) if known else 0
 
     async def events(self, record: Record, after: str, wait_s: float) -> list[Event]:
         """Read the job's events after an id (`0` = from the beginning), waiting up to `wait_s` for the first one."""
-        with _awaited(self._url):
-            reply = await self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=_block_ms(wait_s))
+        with awaited(self._url):
+            reply = await self._redis.xread({record.events_key: after}, count=EVENTS_PER_READ, block=block_ms(wait_s))
         return decode_events(reply)
 
     async def job_ids(self, first: int, count: int) -> list[str]:
         """Give one page of the index of jobs, the newest first."""
-        with _awaited(self._url):
+        with awaited(self._url):
             names: Any = await self._redis.zrevrange(JOBS_INDEX, first, first + count - 1)
         return [name.decode() for name in names]
 
@@ -265,51 +264,6 @@ class AsyncLedger:
             return replies
 
 
-@contextmanager
-def _awaited(url: str) -> Iterator[None]:
-    """Do as `mapped`, and lose no cancellation: before Python 3.12, asyncio.wait_for in redis-py loses some."""
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
-    try:
-        with mapped(url):
-            yield
-    except CoordError:
-        if task is None or task.cancelling() <= before:
-            raise
-    if task and task.cancelling() > before:
-        raise asyncio.CancelledError
-
-
-def _together(pipe: Any, call: Call[Any], count: int) -> Any:
-    """Put a write on the job, and a wait for the replicas to have it, on one connection: WAIT knows no other's writes.
-
-    What was written before has come to them before. A job that is not there any more was lost, and has no copies.
-    """
-    pipe.expire(call.keys[0], call.args[0])
-    pipe.wait(count, round(WAIT_S * 1000))
-    return pipe
-
-
-def _decoded(call: Call[T], reply: Any) -> T:
-    try:
-        return call.decode(reply)
-    except MessageError as error:
-        raise CoordError(f"the record has something in {call.keys[0]} that this coord can't read: {error}") from error
-
-
-def _read(url: str, call: Call[T], reply: Any) -> T | CoordError:
-    """Give what was said of one of many; raises UnreachableError for what would be said of all."""
-    try:
-        if isinstance(reply, Exception):
-            with mapped(url):
-                raise reply
-        return _decoded(call, reply)
-    except UnreachableError:
-        raise
-    except CoordError as error:
-        return error
-
-
 def _dialect() -> Dialect:
     return Dialect(lambda name: _script(name), read_only=True)  # noqa: PLW0108  # tests put another in its place
 
@@ -325,8 +279,3 @@ def _script(name: str) -> tuple[str, str]:
     text = script_text(name)
     # SHA-1 is Redis' name for a script, not a protection
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _block_ms(wait_s: float) -> int | None:
-    """XREAD takes 0 for ever, and an idle server ends the shortest wait with its next tick, up to 100 ms later."""
-    return round(min(wait_s, ANSWER_TIMEOUT_S / 2) * 1000) or None

@@ -123,8 +123,10 @@ class Agent(Keeper):
     def works(self) -> list[Coroutine[Any, Any, None]]:
         """Give what is to be done all the time."""
         after_s = self._alone_after_s
-        watch = [] if after_s is None else [self._membership.watch(after_s)]
-        return [self._channel.listen(), self._membership.keep(), self._outbox.send(), *watch, *super().works()]
+        place = [self._membership.keep(), self._membership.doubt()]
+        if after_s is not None:
+            place.append(self._membership.watch(after_s))
+        return [self._channel.listen(), *place, self._outbox.send(), *super().works()]
 
     # -- what comes in -------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 SUBSCRIBE_S = 10.0
 TAKE_BACK_S = 2.0
+DOUBT_S = (
+    1.0  # a beat takes a millisecond; a dead connection is given up after 5 s only, since a living one may be slow
+)
 RETRY_S = 0.5  # a beat that failed is tried again soon: who is patient with us is not so for long
 
 
@@ -73,6 +76,7 @@ class Membership:
         self._answered_s = asyncio.get_running_loop().time()  # when what was answered last was sent
         self._proof = proof
         self._refusals = refusals
+        self._doubted = asyncio.Event()
         self.over = False  # nothing is left to keep a lease for
 
     async def join(self, channel: Channel) -> None:
@@ -95,8 +99,10 @@ class Membership:
         while True:
             await asyncio.sleep(wait_s)
             began_s, wait_s = loop.time(), RETRY_S
+            doubt = loop.call_later(DOUBT_S, self._doubted.set)
             with suppress(CoordError):  # the channel says that Redis is away
                 await self.beat()
+                doubt.cancel()
                 if began_s > renew_s:
                     await self._ledger.remember(self._record.job_id, again=True)
                     renew_s = began_s + RENEW_S
@@ -110,6 +116,14 @@ class Membership:
             await asyncio.sleep(left_s)
             left_s = self._answered_s + alone_after_s - loop.time()
         self._owner.stop_alone(alone_after_s)
+
+    async def doubt(self) -> None:
+        """Make another beat when one has no answer: its connection may be dead, and the pool gives this one another."""
+        while True:
+            await self._doubted.wait()
+            self._doubted.clear()
+            with suppress(CoordError):
+                await self.beat()
 
     async def beat(self) -> None:
         """Renew the lease, and read what the record has; join again when it has lost us."""

@@ -19,7 +19,7 @@ local NOW_US = time[1] * 1000000 + time[2]
 -- A script is done whole or not at all: a user who lacks any of these is refused before the first write.
 -- Redis 6.2 can't be asked.
 local NEEDED = {
-  'EXISTS', 'EXPIRE', 'HDEL', 'HEXISTS', 'HGET', 'HINCRBY', 'HMGET', 'HSET', 'HSETNX',
+  'EXISTS', 'EXPIRE', 'HDEL', 'HEXISTS', 'HGET', 'HINCRBY', 'HMGET', 'HSET', 'HSETNX', 'PTTL',
   'XADD', 'ZADD', 'ZCARD', 'ZRANGE', 'ZRANGEBYSCORE', 'ZREM', 'ZREVRANGE', 'ZSCORE',
 }
 local function wholly()

@@ -63,7 +63,7 @@ async def test_control_without_the_guard_a_cancellation_gets_lost(
 ) -> None:
     """Negative control: with the guard off, a cancellation at a bad instant is swallowed, and the follower goes on."""
     run = lab.run(job, "sleep", "600")
-    monkeypatch.setattr(ledger_module, "_awaited", mapped)
+    monkeypatch.setattr(ledger_module, "awaited", mapped)
     async with AsyncCoordinator(server) as coordinator:
         assert await first_lost(coordinator, job) is not None
         await coordinator.request(job)
