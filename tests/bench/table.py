@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from tests.bench.footprint import Idle, Weight
+    from tests.bench.many_agents import Stop
     from tests.bench.measure import Case, Sample
     from tests.bench.rq_workers import RqFigures
 
@@ -87,6 +88,36 @@ def rq_table(figures: RqFigures, against: str) -> str:
         lines.append(_line(title, "ms", f"x {against}'s"))
         lines += [_line(name, spread(taken), _ratio(taken, by_name[against])) for name, taken in by_name.items()]
     return "\n".join(lines)
+
+
+def many_table(size: int, taken: Sequence[Stop]) -> str:
+    """One stop of a job of many agents, beside the floors of the same run, and what the record costs."""
+
+    def line(name: str, field: str, unit: str, by: float = 1.0) -> str:
+        return _line(name, f"{spread([getattr(each, field) * by for each in taken])} {unit}")
+
+    return "\n".join(
+        (
+            _line(f"One job of {size:,} agents, from the request to", "median (least - most)"),
+            line("half of the agents have heard", "heard_half", "ms"),
+            line("the last agent has heard", "heard_all", "ms"),
+            line("  floor: a bare PUBLISH to as many subscribers", "bare_publish", "ms"),
+            line("the last report is in", "reports_in", "ms"),
+            line("  floor: bare HSET + XADD of as many, pipelined", "bare_fan_in", "ms"),
+            line("the follower has the verdict", "verdict_seen", "ms"),
+            line("server's processor time for it, per agent", "server_us", "us"),
+            line("  floor: that of both floors", "bare_server_us", "us"),
+            line("memory in Redis per agent, with its events", "agent_bytes", "bytes"),
+            line("beats: the server's share of a processor", "beats_cpu", "%", 100.0),
+            line("beats: scripts per second", "beats_per_s", ""),
+        )
+    )
+
+
+def recovery_table(figures: Mapping[str, Sequence[float]]) -> str:
+    """One line per kind of cut."""
+    lines = [_line("From `the link is back` to the process's end", "ms, median (least - most)")]
+    return "\n".join([*lines, *(_line(name, spread(taken)) for name, taken in figures.items())])
 
 
 def single_table(title: str, taken: Sequence[float]) -> str:
