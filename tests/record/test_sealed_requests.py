@@ -273,3 +273,23 @@ def test_who_has_no_secret_sends_nothing_again(desk: Desk, sealed: Desk) -> None
     made = asked(sealed.beat("a"))
     desk.ledger.run(desk.record.settle(60.0, again=made))
     assert asked(sealed.beat("a")).seal == made.seal
+
+
+@pytest.mark.parametrize("who", ["follower", "agent"])
+@pytest.mark.parametrize("hurried", [False, True])
+def test_what_the_server_lost_is_signed_when_it_is_written_again(sealed: Desk, who: str, hurried: bool) -> None:
+    """A request that a server lost is believed again when one who knew it wrote it: as old as it is, and as it was."""
+    sealed.join("a")
+    made = asked(sealed.request(Plan.of(60, 9), "enough"))
+    if hurried:
+        made = asked(sealed.shorten(made, Plan.of(30, 5)))
+    before = sealed.look()
+    sealed.forget()
+    answer = sealed.remember(before) if who == "follower" else sealed.say_again("a", made)
+    found = asked(answer)
+    assert (answer.word, answer.refusal) == ("restored", None)
+    assert (found.id, found.rev, found.plan, found.requested_us) == (made.id, made.rev, made.plan, made.requested_us)
+    assert found.seal != made.seal  # a fresh one: agents have heard the other
+    assert (sealed.join("late").word, sealed.holding(None).request().word) == ("fenced", "exists")
+    sealed.report("a", Outcome.TERMINATED)
+    assert sealed.look().refusal is None
