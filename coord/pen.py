@@ -65,7 +65,7 @@ class Pen:
         """Read the request in an answer, or why it is not to be obeyed. Raises MessageError without a keyring."""
         *asked, declared = fields
         self.learn(asked[-1])
-        if self._keyring:
+        if self._keyring and declared != self._declared.encode():
             with suppress(ValueError, UsageError):
                 Plan.from_list(json.loads(declared or DEFAULT_PLAN))
                 self._declared = declared.decode() or DEFAULT_PLAN
