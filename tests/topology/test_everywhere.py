@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+from redis import Redis
+from rq import Queue
 
 from coord import AsyncCoordinator, Coordinator
 from coord.errors import UNREACHABLE, USAGE, UnreachableError
+from coord.rq import enqueue
 from tests.cli.words import complaint
 from tests.harness import until
 from tests.record.servers import free_port, serving
@@ -90,6 +95,21 @@ def test_rq_workers_record_their_jobs_there(url: str, lab_at: LabAt, tmp_path: P
         ended = worker.end(60)
         assert ended.code == 0, ended.err
         assert any(each["job_id"].startswith("host-") for each in lab.call("jobs", "--json").json["jobs"])
+
+
+def test_rq_jobs_are_stopped(url: str, lab_at: LabAt, job: str, tmp_path: Path) -> None:
+    """RQ jobs that belong to a job are stopped and cancelled; each side finds the other's server by its own URL."""
+    with serving("redis", tmp_path) as rq_url, lab_at(url) as lab, Redis.from_url(rq_url) as connection:
+        queue = Queue("high", connection=connection)
+        running, waiting = (enqueue(queue, time.sleep, 600, job_id=job, record_url=url) for _ in range(2))
+        worker = lab.start("worker", "high", "--url", rq_url)
+        until(lambda: running.get_status() == "started", "the first one to run")
+        ended = lab.call("shutdown", "--job-id", job, "--rq-url", rq_url, "--json")
+        worker.signal(signal.SIGTERM)
+        assert worker.end(60).code == 0
+        assert ended.code == 0, ended.err
+        assert (ended.json["rq"]["canceled"], ended.json["rq"]["stopped"]) == (1, 1)
+        assert waiting.get_status() == "canceled"
 
 
 def test_rq_itself_is_refused(url: str, lab_at: LabAt) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import redis
 
 from coord.address import topology
 from coord.errors import UsageError
+from coord.finished import finished
 from coord.ledger import Ledger
-from coord.places import elsewhere
+from coord.places import elsewhere, find
 from coord.redis_errors import shown
 from coord.routes import key_of
 from tests.cli.test_start import SHOW
@@ -131,6 +133,47 @@ def test_a_command_goes_where_its_key_is(words: tuple[object, ...], key: str | N
 def test_what_another_server_may_answer(error: Exception, again: bool) -> None:
     """What a failover or a moved slot explains is tried again elsewhere; what would be the same there is not."""
     assert elsewhere(error) is again
+
+
+class Sentinels:
+    """Answers as sentinels that do not agree: the first one was cut off when the others changed the primary."""
+
+    def __init__(self, epochs: dict[str, tuple[int, str]], roles: dict[str, bytes]) -> None:
+        self._epochs = epochs
+        self._roles = roles
+
+    async def inquire(self, url: str, *words: str) -> Any:
+        """Answer as the server at the URL."""
+        place = url.split("/")[2]
+        if words == ("ROLE",):
+            return [self._roles[place]]
+        epoch, primary = self._epochs[place]
+        host, port = primary.split(":")
+        return {b"ip": host.encode(), b"port": port.encode(), b"config-epoch": str(epoch).encode()}
+
+
+def primary_of(epochs: dict[str, tuple[int, str]]) -> str:
+    """Scenario: give the primary that is found."""
+    told = topology("redis+sentinel://s1:1,s2:2,s3:3/mine")
+    assert told
+    sentinels = Sentinels(epochs, {"old:1": b"master", "new:1": b"master", "replica:1": b"slave"})
+    return finished(find(told, sentinels, list(told.seeds))).place(None)
+
+
+def test_the_newest_configuration_is_believed() -> None:
+    """A sentinel that was cut off names a primary of the past, which thinks so itself; the others know better."""
+    assert primary_of({"s1:1": (3, "old:1"), "s2:2": (4, "new:1"), "s3:3": (4, "new:1")}) == "new:1"
+
+
+def test_control_it_is_what_the_epoch_says() -> None:
+    """Negative control: without newer epochs than the first one's, its word is as good as theirs."""
+    assert primary_of({"s1:1": (4, "old:1"), "s2:2": (3, "new:1"), "s3:3": (3, "new:1")}) == "old:1"
+
+
+def test_who_is_no_primary_yet_is_not_asked() -> None:
+    """Named by the sentinels, but a replica still: it is waited for."""
+    with pytest.raises(redis.exceptions.ReadOnlyError):
+        primary_of(dict.fromkeys(("s1:1", "s2:2", "s3:3"), (5, "replica:1")))
 
 
 @pytest.mark.parametrize(("url", "late"), [("unix:///nowhere", ""), ("redis+cluster://127.0.0.1:1", " ".join(LATE))])
