@@ -42,12 +42,19 @@ def waiting(url: str, retries: int) -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(_backoff(), retries), **_timeouts())
 
 
-def ear(url: str) -> redis.asyncio.Redis:
-    """Open one that may wait for ever for what is published; a dead one is found by the beat."""
-    if told := topology(url):
-        from coord.routed import RoutedEar
+def ear(url: str, beside: redis.asyncio.Redis | None = None) -> redis.asyncio.Redis:
+    """Open one that may wait for ever for what is published; a dead one is found by the beat.
 
-        return cast("redis.asyncio.Redis", RoutedEar(told, _one_waiting, ear))
+    `beside`: the one for calls; when it finds that the primary is another one, the ear goes there, too.
+    """
+    if told := topology(url):
+        from coord.routed import AsyncRouted, RoutedEar
+
+        made = RoutedEar(told, _one_waiting, ear)
+        calls: object = beside
+        if isinstance(calls, AsyncRouted):
+            calls.on_found(made.left_behind)
+        return cast("redis.asyncio.Redis", made)
     return redis.asyncio.Redis.from_url(
         url, retry=AsyncRetry(NoBackoff(), 0), **{**_timeouts(), "socket_timeout": None}
     )

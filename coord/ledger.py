@@ -164,7 +164,7 @@ class AsyncLedger:
         self.min_replicas = min_replicas
         with mapped(url):
             self._redis = connect.waiting(url, retries)
-            self._ear = connect.ear(url)
+            self._ear = connect.ear(url, self._redis)
         self._together = isinstance(self._redis, redis.asyncio.Redis)
         self._dialect = _dialect()
 

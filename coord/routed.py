@@ -71,6 +71,10 @@ class AsyncRouted(AsyncCoreCommands):
         """Run one command where its key is."""
         return await self._router.call(words, options)
 
+    def on_found(self, call: Callable[[tuple[str, ...]], None]) -> None:
+        """Have it called with the URLs of all servers each time that they were looked for, and found."""
+        self._router.on_found = call
+
     def pipeline(self, transaction: bool = False) -> Batch:  # noqa: ARG002  # as redis-py has it
         """Collect commands on keys of one slot, for one connection."""
         return Batch(self._router.batch)
@@ -124,10 +128,17 @@ class RoutedEar:
         self._hands = _AsyncHands(brief)
         self._router = Router(told, self._hands, 0.0)
         self._opened = opened
+        self._last: RoutedPubSub | None = None
 
     def pubsub(self) -> RoutedPubSub:
         """Give what subscribes."""
-        return RoutedPubSub(self._router, self._opened)
+        self._last = RoutedPubSub(self._router, self._opened)
+        return self._last
+
+    def left_behind(self, urls: tuple[str, ...]) -> None:
+        """Leave a server that is none of these: it may hang, and its connection never end."""
+        if self._last is not None:
+            self._last.leave_unless(urls)
 
     async def aclose(self) -> None:
         """Close what asked where to listen."""
@@ -143,6 +154,7 @@ class RoutedPubSub:
         self._url = ""
         self._client: redis.asyncio.Redis | None = None
         self._pubsub: Any = None
+        self._waiting: asyncio.Timeout | None = None  # for a message
 
     async def subscribe(self, channel: str) -> None:
         """Find a server and subscribe there."""
@@ -163,10 +175,21 @@ class RoutedPubSub:
     async def get_message(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109  # as redis-py has it
         """Wait for a message."""
         try:
-            return await self._pubsub.get_message(timeout=timeout)
+            async with asyncio.timeout(None) as self._waiting:
+                return await self._pubsub.get_message(timeout=timeout)
+        except TimeoutError as error:
+            self._router.forget(self._url)
+            raise redis.exceptions.ConnectionError("what is published is published elsewhere now") from error
         except redis.exceptions.RedisError:
             self._router.forget(self._url)
             raise
+        finally:
+            self._waiting = None
+
+    def leave_unless(self, urls: tuple[str, ...]) -> None:
+        """Wait no longer, unless it is at one of these. A connection that hangs would not tell if it were closed."""
+        if self._waiting is not None and self._url not in urls:
+            self._waiting.reschedule(0.0)
 
     async def aclose(self) -> None:
         """Unsubscribe, and close the connection."""

@@ -62,6 +62,7 @@ class Router:
     told: Topology
     hands: Hands
     patience_s: float
+    on_found: Callable[[tuple[str, ...]], None] | None = None
     _map: Map | None = None
     _failed: str = ""  # the place that was asked in vain: asked last where things are
     _answered: bool = False
@@ -103,6 +104,8 @@ class Router:
         """Give the map; find it when there is none."""
         if self._map is None:
             self._map = await find(self.told, self.hands, self._known())
+            if self.on_found:
+                self.on_found(tuple(self.told.server_url(each) for each in self._map.places))
             self._seeds = self._map.places if self.told.kind == "cluster" else ()
         return self._map
 

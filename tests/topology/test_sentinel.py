@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from coord import Coordinator
-from coord.errors import INCOMPLETE, UNREACHABLE
+from coord.errors import INCOMPLETE, UNREACHABLE, UnreachableError
+from coord.ledger import AsyncLedger
 from coord.record import Record
 from coord.render.document import job_document
+from coord.routed import RoutedPubSub
 from tests.harness import until
 from tests.record.servers import REDIS, free_port
 from tests.topology.servers import VALKEY, watched
 from tests.topology.stops import agent, all_is_told, begin, state, stop
 
+CALLS = 10  # the first ones fail, at the server that hangs
+SOON_S = 3.0
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from tests.topology.conftest import LabAt
     from tests.topology.servers import Node, Park, Watched
 
@@ -82,6 +91,46 @@ def test_the_primary_hangs_without_closing_anything(servers: Park, lab_at: LabAt
         service.primary.process.send_signal(signal.SIGCONT)
     assert ended.code == 0, ended.err
     assert agent(ended.json, "b")["processes"][0]["outcome"] == "killed"
+
+
+async def hears_after_a_hang(service: Watched) -> bool:
+    """Scenario: who listens at a primary that hangs calls, too; tell whether it hears what the next one publishes."""
+    ledger = AsyncLedger(service.url)
+    ear = ledger.listen()
+    await anext(ear)
+    await ledger.job_ids(0, 1)
+    service.primary.process.send_signal(signal.SIGSTOP)
+    heard = asyncio.create_task(again(ledger, ear))
+    await asyncio.to_thread(until, lambda: service.named() == service.replica.place, "the next primary to be named")
+    for _ in range(CALLS):
+        with suppress(UnreachableError):
+            await ledger.job_ids(0, 1)
+            break
+    await asyncio.wait([heard], timeout=SOON_S)
+    service.primary.process.send_signal(signal.SIGCONT)
+    done = heard.done()
+    heard.cancel()
+    await asyncio.wait([heard])
+    await ledger.close()
+    return done
+
+
+async def again(ledger: AsyncLedger, ear: AsyncGenerator[bytes | None]) -> None:
+    """Listen, and listen again where that fails, as a channel does; ends with the second subscription."""
+    with suppress(UnreachableError):
+        await anext(ear)
+    await anext(ledger.listen())
+
+
+async def test_who_listens_leaves_a_primary_that_hangs(servers: Park) -> None:
+    """Its calls found the next primary: the ear goes there, though its own connection never ended."""
+    assert await hears_after_a_hang(watched(servers))
+
+
+async def test_control_it_would_stay(servers: Park, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: left to itself, the ear waits for ever at the server that hangs."""
+    monkeypatch.setattr(RoutedPubSub, "leave_unless", lambda *_: None)
+    assert not await hears_after_a_hang(watched(servers))
 
 
 def cut_off(service: Watched, job: str) -> None:
