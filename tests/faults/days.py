@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from tests.faults.kinds import kinds
 from tests.harness import until
 from tests.record.servers import failed_save, raw
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tests.outage import Outage
 
-EVERY = bool(os.environ.get("COORD_TEST_EVERY_DAY"))  # each day on each server, by hand: 42 in place of 21
-KINDS = ("valkey", "redis")
 NOBODY = ("127.0.0.1", 1)  # no server listens there
 KEYS = 2000
 LOAD_DELAY_US = 5000  # of each key: 10 s at most, and less when the day is over before
@@ -161,6 +159,6 @@ def on_days(turn: int = 0) -> pytest.MarkDecorator:
     cases = [
         pytest.param(day, day.config, kind, id=f"{day.name}-{kind}")
         for number, day in enumerate(DAYS)
-        for kind in (KINDS if EVERY else (KINDS[(number + turn) % len(KINDS)],))
+        for kind in kinds(number + turn)
     ]
     return pytest.mark.parametrize(("day", "config", "kind"), cases)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import pytest
-
 from coord.errors import INCOMPLETE, NO_SUCH_JOB
+from tests.faults.kinds import on_kind
 from tests.faults.stage import now_s, told
 from tests.harness import until
 
@@ -21,8 +20,6 @@ STOPPED = 143
 FAILED = 7
 AWAY_S = 2.0
 LINGERS_S = 5.0
-
-both_kinds = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
 
 def forgotten(stage: Stage) -> float:
@@ -38,7 +35,7 @@ def both_are_there(stage: Stage) -> bool:
     return all(stage.agent(host).get("processes") for host in "ab")
 
 
-@both_kinds
+@on_kind(1)
 def test_before_a_shutdown_agents_join_again(stage: Stage) -> None:
     """The record is as it was within a heartbeat or so, and a shutdown is what it ever is."""
     ranks = [stage.begin(host) for host in "ab"]
@@ -54,7 +51,7 @@ def test_before_a_shutdown_agents_join_again(stage: Stage) -> None:
         assert "record.lost" in end.err
 
 
-@both_kinds
+@on_kind()
 def test_a_request_that_the_server_lost_is_written_again(stage: Stage) -> None:
     """By its agents, who heard it, and by who follows: the same request, and with it proof from both hosts."""
     ranks = [stage.begin(host, lingers_s=LINGERS_S) for host in "ab"]
@@ -73,7 +70,7 @@ def test_a_request_that_the_server_lost_is_written_again(stage: Stage) -> None:
     assert [rank.end().code for rank in ranks] == [STOPPED, STOPPED]
 
 
-@both_kinds
+@on_kind(1)
 def test_what_agents_alone_remember_is_not_called_the_whole(stage: Stage) -> None:
     """With nobody to follow, agents write the request again; who else there was is unknown, and said as unknown."""
     ranks = [stage.begin(host, lingers_s=LINGERS_S) for host in "ab"]
@@ -89,7 +86,7 @@ def test_what_agents_alone_remember_is_not_called_the_whole(stage: Stage) -> Non
     assert ended.json["request"]["id"] == request["id"]
 
 
-@both_kinds
+@on_kind()
 def test_who_never_heard_a_lost_request_obeys_it_all_the_same(stage: Stage) -> None:
     """Host b was cut off when the request was made and lost: the follower knows, and b is asked and awaited."""
     first = stage.begin("a", lingers_s=LINGERS_S)
@@ -110,7 +107,7 @@ def test_who_never_heard_a_lost_request_obeys_it_all_the_same(stage: Stage) -> N
     assert [rank.end().code for rank in (first, late)] == [STOPPED, STOPPED]
 
 
-@both_kinds
+@on_kind(1)
 def test_after_a_shutdown_nobody_knows_the_job_any_more(stage: Stage) -> None:
     """All who knew it are gone: a caller is told that there is no such job, which is all that can be said."""
     rank = stage.begin("a")
@@ -122,7 +119,7 @@ def test_after_a_shutdown_nobody_knows_the_job_any_more(stage: Stage) -> None:
     assert "nobody ever joined it" in ended.said[0]
 
 
-@both_kinds
+@on_kind()
 def test_a_failure_that_nobody_could_be_told_stops_the_others(stage: Stage) -> None:
     """The record is lost before the failure could be told: it is told to the new one, and the others are awaited."""
     other = stage.begin("b", lingers_s=1.0)

@@ -7,11 +7,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pytest
-
 from coord.errors import UNREACHABLE
 from coord.ledger import script_text
 from coord.record import BEAT_S
+from tests.faults.kinds import on_kind
 from tests.faults.stage import now_s, told
 from tests.record.servers import raw
 from tests.strait import DOWN, scripts
@@ -25,7 +24,7 @@ STOPPED = 143
 HANGS_S = 6.0  # longer than one answer is waited for, shorter than a lease
 
 
-@pytest.mark.parametrize("kind", ["valkey", "redis"])
+@on_kind()
 def test_a_request_made_while_the_server_hangs_holds(stage: Stage) -> None:
     """It is asked for once, and recorded once, though it was sent more than once; nobody is called lost."""
     ranks = [stage.begin(host) for host in "ab"]
@@ -80,7 +79,7 @@ def flushing(stage: Stage) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.parametrize("kind", ["valkey", "redis"])
+@on_kind(1)
 def test_scripts_that_are_flushed_all_the_time_are_sent_again(stage: Stage) -> None:
     """NOSCRIPT is nobody's trouble: joins, heartbeats, requests, reports and a failure get through."""
     with flushing(stage):

@@ -13,15 +13,16 @@ import pytest
 from coord.errors import STILL_RUNNING
 from coord.keys import CONTROL_CHANNEL
 from tests.faults.deaf import SLOW_BEAT_S
+from tests.faults.kinds import kinds
 from tests.harness import until
 
 if TYPE_CHECKING:
     from tests.faults.stage import Stage
 
 STOPPED = 143
+HOWS = ("type", "id")  # of CLIENT KILL
 DEAF_S = "4s"  # longer than who follows takes to ask again
 SILENT = "no-asking-again"
-both_kinds = pytest.mark.parametrize("kind", ["valkey", "redis"])
 
 
 def request_unheard(stage: Stage, how: str) -> None:
@@ -41,8 +42,7 @@ def request_unheard(stage: Stage, how: str) -> None:
     assert (sum(killed), receivers) == (len(stage.ranks), 0)
 
 
-@both_kinds
-@pytest.mark.parametrize("how", ["type", "id"])
+@pytest.mark.parametrize(("how", "kind"), [(how, kind) for turn, how in enumerate(HOWS) for kind in kinds(turn)])
 def test_what_was_said_while_nobody_listened_is_read_again(stage: Stage, how: str) -> None:
     """With heartbeats off, the new subscription alone brings it; the caller is told the whole."""
     ranks = [stage.begin(host, guards="no-beat") for host in "ab"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coord.errors import UNREACHABLE
+from tests.faults.kinds import on_kind
 from tests.harness import until
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def without(stage: Stage, *rules: str) -> Iterator[None]:
         stage.redis.execute_command(*change, "+@all", "allchannels")  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.parametrize("kind", ["valkey", "redis"])
+@on_kind(1)
 def test_a_request_that_lacks_one_right_is_not_half_made(stage: Stage) -> None:
     """Whichever command of the script is forbidden: the caller is told 4, and there is no request."""
     rank = stage.begin("a")
