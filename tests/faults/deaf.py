@@ -6,10 +6,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from coord import memory
 from coord.__main__ import main
 from coord.channel import Channel
+from coord.errors import CoordError
 from coord.record import Record
 from workers import membership
+from workers.agent import Agent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,12 +50,22 @@ def no_asking_again() -> None:
     put(Record, "settle", lambda self, *args, **more: settle(self, *args, **{**more, "again": False}))
 
 
+def no_memory() -> None:
+    """What the server has lost of a request is not written again, by agents or by who follows."""
+
+    def restore(_self: Agent) -> None:
+        raise CoordError("this agent remembers nothing")
+
+    put(Agent, "restore", restore)
+    put(memory, "lost", lambda *_snapshots: False)
+
+
 def put(owner: object, name: str, value: Any) -> None:
     patch.object(owner, name, value).start()
 
 
 GUARDS: dict[str, Callable[[], None]] = {
-    each.__name__.replace("_", "-"): each for each in (no_re_read, no_beat, slow_beat, no_asking_again)
+    each.__name__.replace("_", "-"): each for each in (no_re_read, no_beat, slow_beat, no_asking_again, no_memory)
 }
 
 if __name__ == "__main__":

@@ -70,6 +70,19 @@ def test_a_request_that_the_server_lost_is_written_again(stage: Stage) -> None:
     assert [rank.end().code for rank in ranks] == [STOPPED, STOPPED]
 
 
+def test_a_lost_request_that_nobody_writes_again_is_lost_on_its_caller(stage: Stage) -> None:
+    """The negative control: all was stopped, with proof, and the caller is told that there is no such job."""
+    ranks = [stage.begin(host, lingers_s=LINGERS_S, guards="no-memory") for host in "ab"]
+    follower = stage.follow(guards="no-memory")
+    for rank in ranks:
+        rank.obeyed(now_s())
+    until(stage.followed, "the caller to follow")
+    forgotten(stage)
+    ended = told(follower)
+    assert ended.code == NO_SUCH_JOB, ended.err
+    assert all(rank.end().code == STOPPED for rank in ranks)
+
+
 @on_kind(1)
 def test_what_agents_alone_remember_is_not_called_the_whole(stage: Stage) -> None:
     """With nobody to follow, agents write the request again; who else there was is unknown, and said as unknown."""
