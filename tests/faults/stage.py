@@ -84,7 +84,13 @@ class Stage:
         return strait
 
     def begin(
-        self, host: str, *, url: str = "", guards: str = "", within: tuple[str, ...] = (), lingers_s: float = 0.0
+        self,
+        host: str,
+        *options: str,
+        url: str = "",
+        guards: str = "",
+        within: tuple[str, ...] = (),
+        lingers_s: float = 0.0,
     ) -> Rank:
         """Start a host's command; it runs, and the record has it.
 
@@ -93,7 +99,7 @@ class Stage:
         """
         note = self.folder / f"{host}.note"
         child = (sys.executable, RANK, str(note), str(lingers_s))
-        words = [*within, *_coord(guards), "run", "--job-id", self.job, "--", *child]
+        words = [*within, *_coord(guards), "run", "--job-id", self.job, *options, "--", *child]
         run = self.lab.start(*words[1:], host=host, program=words[0], COORD_REDIS_URL=url or self.outage.url)
         self.ranks.append(Rank(host, run, note))
         until(lambda: not run.running or (note.exists() and self.agent(host).get("processes")), f"host {host} to begin")
@@ -158,6 +164,11 @@ def told(started: Started) -> Ended:
 def now_s() -> float:
     """Give the time in which children note when they were asked."""
     return time.monotonic()
+
+
+def wait_until(time_s: float) -> None:
+    """Let time pass: how long a cut lasts is what a test is about."""
+    time.sleep(max(0.0, time_s - now_s()))
 
 
 def stage_on(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from coord.errors import INCOMPLETE
-from tests.faults.stage import now_s, told
+from tests.faults.stage import now_s, told, wait_until
 from tests.faults.test_pulled_cable import AWAY_S, at_b, link, outage
 from tests.harness import until
 from tests.process.days import Witness
@@ -34,7 +33,7 @@ def test_a_host_that_heard_before_the_cable_was_pulled_stops_in_time(stage: Stag
     stage.tell("told_s", now_s() - began_s)
     assert (ended.code, ended.json["verdict"], ended.json["agents"][0]["state"]) == (INCOMPLETE, "incomplete", "lost")
     assert any("b: lost: nobody has heard from agent b-" in line for line in ended.said)
-    time.sleep(max(0.0, AWAY_S - (now_s() - began_s)))
+    wait_until(began_s + AWAY_S)
     assert rank.run.running, "it has something to tell"
     back_s = now_s()
     link.plug()
