@@ -140,3 +140,4 @@ def test_a_host_that_is_killed_at_one_instant_is_settled_by_the_next(fleet: Flee
     assert not fleet.diary.entries("twice")
     assert fleet.faults(at_rest=False) == {}
     assert again.stop() == [0]
+    until(lambda: not fleet.left(), "the process that settled it to be gone")
