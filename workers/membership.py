@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 SUBSCRIBE_S = 10.0
 TAKE_BACK_S = 2.0
-DOUBT_S = (
-    1.0  # a beat takes a millisecond; a dead connection is given up after 5 s only, since a living one may be slow
-)
+DOUBT_S = 1.0  # a beat takes a millisecond; a dead connection is given up after 5 s only: a living one may be slow
 RETRY_S = 0.5  # a beat that failed is tried again soon: who is patient with us is not so for long
 
 

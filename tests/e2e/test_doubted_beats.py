@@ -12,6 +12,7 @@ from coord.coordinator import new_request
 from coord.messages import Cause
 from coord.plan import Plan
 from coord.record import Answer, Record
+from coord.refusals import Refusals
 from tests.record.desk import info
 from workers import membership
 from workers.membership import Membership
@@ -60,14 +61,16 @@ async def heard_behind_a_dead_connection(monkeypatch: pytest.MonkeyPatch, *works
     monkeypatch.setattr(membership, "DOUBT_S", 0.01)
     wish = new_request("j", Cause.OPERATOR, "op@desk", "")
     ledger, owner = HalfOpen(Answer("exists", wish)), Owner()
+    log = structlog.get_logger()
     member = Membership(
         cast("AsyncLedger", ledger),
         Record("j"),
         info("a"),
         cast("Any", owner),
         plan=Plan.of(),
-        log=structlog.get_logger(),
+        log=log,
         proof=None,
+        refusals=Refusals(log),
     )
     works_on: list[Coroutine[Any, Any, None]] = [getattr(member, name)() for name in works]
     with suppress(TimeoutError):
