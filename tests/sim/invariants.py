@@ -41,6 +41,7 @@ class Invariants:
         self._requests: dict[str, tuple[int, bytes]] = {}  # job -> losses of data so far, body
         self._plans: dict[str, tuple[bytes, Plan]] = {}
         self.requested: set[str] = set()
+        self._killed: dict[str, list[Run]] = {}
         self._lost: dict[str, list[str]] = {}
 
     def broken(self, what: str) -> None:
@@ -71,8 +72,11 @@ class Invariants:
             self._set_once(job, request, record)
         if name in {"settle", "host_lost"}:
             self._given_up(job, record)
-        if record.get(b"verdict") in GOOD:
-            self.nobody_lives(job, f"the record says {record[b'verdict'].decode()}")
+        if (verdict := record.get(b"verdict")) in GOOD:
+            self.nobody_lives(job, f"the record says {verdict.decode()}")
+            killed = [] if self.world.server.losses else self._killed.get(job, [])
+            if verdict == b"clean" and any(not run.crashed for run in killed):
+                self.broken(f"the record says clean of {job}, though processes were killed")
 
     def _given_up(self, job: str, record: Any) -> None:
         """Nobody is given up who is well, neither because Redis was away; but for the bound of the shutdown."""
@@ -155,6 +159,12 @@ class Invariants:
         self.world.say(run.name, name, pid=process.pid)
         if process.group.job not in self.requested and not run.local_cause:
             self.broken(f"process {process.pid} of {run.name} got {name} for no reason")
+
+    def ended(self, process: Process) -> None:
+        """A process has gone; was it killed for the request?"""
+        run = self.world.runs[process.group.agent_id]
+        if process.status[1] == "SIGKILL" and run.order.job in self.requested:
+            self._killed.setdefault(run.order.job, []).append(run)
 
     def noted(self, run: Run) -> None:
         """An agent that hears of a request has all gone, or calls it a survivor, when its plan is over."""

@@ -57,6 +57,7 @@ class Person:
         self.fence = fence
         self.seen: Snapshot | None = None
         self.over = False
+        self.looked_s: float | None = None  # when it last saw the job; None: not since it began to follow
         self.program = Program(f"person{world.next_number()}", host.clock, host.name)
 
     def start(self) -> None:
@@ -74,6 +75,7 @@ class Person:
                 break
             except UnreachableError as error:
                 self.world.say(self.program.name, "unreachable", why=error.message[:60])
+                self._gave_up()
                 await asyncio.sleep(AGAIN_S)
         self.over = True
 
@@ -84,18 +86,28 @@ class Person:
             wish = new_request(self.job, Cause.OPERATOR, name, "it is time")
             answer = await control.request(ledger, record, wish, self.plan, fence_unknown=self.fence, rq=NoRq())
             self.world.say(name, "was told", word=answer.word)
+            self.looked_s = None
             async for snapshot, _ in control.follow(ledger, record, None, NoRq()):
                 self._see(snapshot)
         finally:
             await ledger.close()
 
     def _see(self, snapshot: Snapshot) -> None:
+        self.looked_s = self.world.now_s
         known = self.seen.verdict if self.seen else None
         self.seen = snapshot
         if snapshot.verdict is not known and snapshot.verdict is not None:
             self.world.say(self.program.name, "sees", verdict=snapshot.verdict)
             if snapshot.verdict.encode() in GOOD:
                 self.world.invariants.nobody_lives(self.job, f"{self.program.name} is told {snapshot.verdict}")
+
+    def _gave_up(self) -> None:
+        """Who follows waits for Redis as long as the shutdown may take."""
+        if self.seen and self.seen.request and self.looked_s is not None:
+            away_s = self.world.now_s - self.looked_s
+            if away_s < bound_s(self.seen) * 0.98:
+                self.world.invariants.broken(f"{self.program.name} gave up when Redis was away for {away_s:.1f} s")
+        self.looked_s = None
 
 
 def bound_s(snapshot: Snapshot) -> float:

@@ -122,6 +122,7 @@ class World:
         """A process has gone."""
         run = self.runs[process.group.agent_id]
         run.local_cause = True
+        self.invariants.ended(process)
         self.say(run.name, "process ended", pid=process.pid, status=process.status)
 
     def noted(self, run: Run) -> None:
