@@ -123,6 +123,8 @@ class _History:
         healed_s = world.now_s
         if self.script.by_itself:
             await self._until_all(self._stops_by_itself, "a failure or a lost host stops nobody", healed_s)
+        if world.server.losses:
+            await self._until_all(self._written_again, "a request that somebody knows is not written again", healed_s)
         last = Person(world, world.host("person"), JOB, fence=True)
         self._stop(last)
         asked_s = world.now_s
@@ -150,6 +152,14 @@ class _History:
             return None
         since_s = max(world.troubled_s, *(run.troubled_s for run in runs))
         return since_s + LOST_S - world.now_s
+
+    def _written_again(self) -> float | None:
+        """Give how many seconds are left in which who knows of the request must write it again; None: it is there."""
+        world = self.world
+        knowing = any(run.knows for run in world.runs.values()) or any(person.knows for person in self.people)
+        if not knowing or world.invariants.request_of(JOB):
+            return None
+        return world.troubled_s + LEARN_S + MARGIN_S - world.now_s
 
     def _told(self, last: Person, healed_s: float) -> float | None:
         """Give how many seconds are left in which all must be told; None: all are."""

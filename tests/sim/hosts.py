@@ -100,6 +100,12 @@ class Run:
         return bool(agent and self.joined and not self.crashed and agent.state.phase is Phase.RUNNING)
 
     @property
+    def knows(self) -> bool:
+        """Tell whether it is an agent that obeys a request."""
+        alive = self.joined and not self.crashed and not self.ended
+        return bool(alive and self.agent and self.agent.request)
+
+    @property
     def missing_to_others(self) -> bool:
         """Tell whether the job has lost it, in a way that its own policy is about."""
         return self.order.stop_on_failure and (self.crashed or self.failed_s is not None)

@@ -41,6 +41,7 @@ class Invariants:
         self._requests: dict[str, tuple[int, bytes]] = {}  # job -> losses of data so far, body
         self._plans: dict[str, tuple[bytes, Plan]] = {}
         self.requested: set[str] = set()
+        self._members: dict[str | None, set[bytes]] = {}  # request id -> all agents that the record had beside it
         self._killed: dict[str, list[Run]] = {}
         self._lost: dict[str, list[str]] = {}
 
@@ -107,15 +108,32 @@ class Invariants:
                 return
 
     def known(self, run: Run) -> bool:
-        """Tell whether the record can know of it: what it lost with the server, it can't."""
+        """Tell whether the record has to know of it: what it lost with the server, it has from those who knew it.
+
+        Once a request is written again, so are all who had to answer it, or it is said that not all are known.
+        """
         if not self.world.server.losses:
             return True
-        agents = self.world.server.data.get(f"coord:{{{run.order.job}}}:agents".encode())
-        return agents is not None and run.name.encode() in agents.value
+        name = run.name.encode()
+        return name in self._agents(run.order.job) or name in self._members.get(self._id_now(run.order.job), ())
+
+    def request_of(self, job: str) -> bytes | None:
+        """Give the body of the request that the record has now."""
+        item = self.world.server.data.get(f"coord:{{{job}}}:job".encode())
+        return item.value.get(b"request") if item else None
+
+    def _id_now(self, job: str) -> str | None:
+        body = self.request_of(job)
+        return json.loads(body)["id"] if body else None
+
+    def _agents(self, job: str) -> Any:
+        item = self.world.server.data.get(f"coord:{{{job}}}:agents".encode())
+        return item.value if item else ()
 
     def _set_once(self, job: str, request: bytes, record: Any) -> None:
         """A request is never replaced, and its plan gets only shorter."""
         self.requested.add(job)
+        self._members.setdefault(json.loads(request)["id"], set()).update(self._agents(job))
         losses = self.world.server.losses
         known = self._requests.setdefault(job, (losses, request))
         if known[1] != request and known[0] == losses:

@@ -72,6 +72,8 @@ class Person:
                 break
             except NoSuchJobError:
                 self.world.say(self.program.name, "no such job")
+                if self.seen and self.seen.request:
+                    self.world.invariants.broken(f"{self.program.name} followed a job, and is told that there is none")
                 break
             except UnreachableError as error:
                 self.world.say(self.program.name, "unreachable", why=error.message[:60])
@@ -100,6 +102,12 @@ class Person:
             self.world.say(self.program.name, "sees", verdict=snapshot.verdict)
             if snapshot.verdict.encode() in GOOD:
                 self.world.invariants.nobody_lives(self.job, f"{self.program.name} is told {snapshot.verdict}")
+
+    @property
+    def knows(self) -> bool:
+        """Tell whether it follows a job that is to be stopped."""
+        following = not self.over and not self.program.dead and self.looked_s is not None
+        return following and self.seen is not None and self.seen.request is not None
 
     def _gave_up(self) -> None:
         """Who follows waits for Redis as long as the shutdown may take."""
