@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from coord.control import MARGIN_S
 from coord.plan import Plan
 from coord.record import LEASE_S
+from tests.sim.network import NEVER_S
 from workers.state import Phase
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ GOOD = {b"clean", b"forced"}
 OBEY_MARGIN_S = 0.75  # beyond the plan, on the host: looks, exits, clocks that differ by 1 %
 HEAR_S = 0.75  # from a new subscription to the request that the record has, on a link without trouble
 WELL_S = LEASE_S + 7.0  # an agent without trouble for so long has renewed its lease, if there is a server
+SAY_AGAIN_S = 5.0  # who is forgotten and lives has said so within this time, after another one has
 BESIDE = "beside"  # the job that nobody asks to stop
 
 
@@ -42,6 +44,7 @@ class Invariants:
         self._plans: dict[str, tuple[bytes, Plan]] = {}
         self.requested: set[str] = set()
         self._members: dict[str | None, set[bytes]] = {}  # request id -> all agents that the record had beside it
+        self._forgot_s: dict[str, float] = {}  # when somebody spoke whom the record had forgotten
         self._killed: dict[str, list[Run]] = {}
         self._lost: dict[str, list[str]] = {}
 
@@ -55,15 +58,31 @@ class Invariants:
 
     def runs(self, name: str, keys: list[bytes], args: list[bytes]) -> None:
         """See what the record is like before a script."""
+        if not keys[0].endswith(b"}:job"):
+            return
+        self._forgotten(name, keys, args)
         if name == "join":
             agent_id = args[2].decode()
             if agent_id not in self.joined and agent_id not in self.refused:
                 fenced = b"request" in self._job(keys)
                 (self.refused if fenced else self.joined).add(agent_id)
 
+    def _forgotten(self, name: str, keys: list[bytes], args: list[bytes]) -> None:
+        """See whether somebody speaks whom the record has forgotten: so it may have others, who are waited for."""
+        about = b""
+        if name == "fail":
+            about = json.loads(args[2])["agent_id"].encode()
+        elif name in {"join", "enrol"}:
+            about = args[2]
+        run = self.world.runs.get(about.decode())
+        if run and self.world.server.losses and run.name in self.joined:
+            job = run.order.job
+            if about not in self._agents(job) and (name == "fail" or b"request" in self._job(keys)):
+                self._forgot_s[job] = self.world.now_s
+
     def ran(self, name: str, keys: list[bytes], reply: Any) -> None:
         """Check the record after a script."""
-        if name in {"snapshot", "fence"}:
+        if name in {"snapshot", "fence", "exists"} or not keys[0].endswith(b"}:job"):
             return
         job = keys[0][len(b"coord:{") : -len(b"}:job")].decode()
         record = self._job(keys)
@@ -112,7 +131,7 @@ class Invariants:
 
         Once a request is written again, so are all who had to answer it, or it is said that not all are known.
         """
-        if not self.world.server.losses:
+        if not self.world.server.losses or self.world.now_s - self._forgot_s.get(run.order.job, -NEVER_S) < SAY_AGAIN_S:
             return True
         name = run.name.encode()
         return name in self._agents(run.order.job) or name in self._members.get(self._id_now(run.order.job), ())
