@@ -107,6 +107,20 @@ class FirstFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """An agent of which nobody has heard for longer than its lease."""
+
+    info: AgentInfo
+    silent_s: float
+
+    @property
+    def failure(self) -> FirstFailure:
+        """What a lost host is to its job: a failure of which nobody knows more."""
+        info = self.info
+        return FirstFailure(info.agent_id, info.host, info.label, info.pid, None, None, lost=True)
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessReport:
     """One process of a tree. `signal` is the one that it died of, or the last one it was sent while nobody knows."""
 

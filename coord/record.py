@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from coord.decode import MessageError, decode_info
 from coord.keys import CONTROL_CHANNEL, job_keys
-from coord.messages import AgentInfo, AgentReport, FirstFailure, Outcome, ShutdownRequest, Unproved, dump, encode
+from coord.messages import AgentInfo, AgentReport, FirstFailure, Lost, Outcome, ShutdownRequest, Unproved, dump, encode
 from coord.pen import DEFAULT_PLAN, Pen
 from coord.snapshot import Snapshot, decode_snapshot
 
@@ -62,14 +62,6 @@ class Answer:
     request: ShutdownRequest | None
     lost: Lost | None = None
     refusal: Refusal | None = None  # there is a request that is not well signed: it is not to be obeyed
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """An agent of which nobody has heard for longer than its lease."""
-
-    info: AgentInfo
-    silent_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +171,7 @@ class Record:
         Its own policy decides, as when a child of it fails. `none`: it has come back, or another survivor was faster.
         """
         body = wish.body() if lost.info.fail_fast else ""
-        about = (lost.info.agent_id, encode(loss(lost)))
+        about = (lost.info.agent_id, encode(lost.failure))
         return self._call("host_lost", *about, body, DEFAULT_PLAN, *self.pen.request(wish, None), decode=self._answer)
 
     def restore(self, words: Iterable[str | int]) -> Call[Answer]:
@@ -287,12 +279,6 @@ class Record:
 
     def _call(self, script: str, *args: str | float, decode: Callable[[Any], T_co]) -> Call[T_co]:
         return Call(script, self._keys, (self._retain_s, CONTROL_CHANNEL, *args), decode)
-
-
-def loss(lost: Lost) -> FirstFailure:
-    """Give what a lost host is to its job: a failure of which nobody knows more."""
-    info = lost.info
-    return FirstFailure(info.agent_id, info.host, info.label, info.pid, None, None, lost=True)
 
 
 def _named(counts: dict[Outcome, int]) -> dict[str, int]:

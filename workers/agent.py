@@ -14,7 +14,6 @@ from coord.coordinator import new_request
 from coord.memory import restored_by_agent
 from coord.messages import Cause
 from coord.plan import format_duration
-from coord.record import loss
 from coord.refusals import Refusals
 from coord.render.text import failure_words
 from workers.keeper import Keeper
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from coord.ledger import AsyncLedger
-    from coord.messages import AgentInfo, FirstFailure, ShutdownRequest
-    from coord.record import Answer, Call, Lost, Record
+    from coord.messages import AgentInfo, FirstFailure, Lost, ShutdownRequest
+    from coord.record import Answer, Call, Record
     from workers.containment import Containment
     from workers.link import Link
     from workers.state import Process, State
@@ -189,8 +188,8 @@ class Agent(Keeper):
 
     def give_up(self, lost: Lost) -> Call[Answer]:
         """Another agent's lease has ended: a rank whose host is lost is as missing as one that failed."""
-        wish = new_request(self.job_id, Cause.HOST_LOST, self._policy.by, failure_words(loss(lost)))
-        self.caused = wish.id, loss(lost)
+        wish = new_request(self.job_id, Cause.HOST_LOST, self._policy.by, failure_words(lost.failure))
+        self.caused = wish.id, lost.failure
         return self._record.host_lost(lost, wish)
 
     def restore(self) -> Call[Answer]:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from coord.channel import Channel
     from coord.ledger import AsyncLedger
-    from coord.messages import AgentInfo, ShutdownRequest
+    from coord.messages import AgentInfo, Lost, ShutdownRequest
     from coord.plan import Plan
-    from coord.record import Answer, Call, Lost, Record
+    from coord.record import Answer, Call, Record
     from coord.refusals import Refusals
 
 SUBSCRIBE_S = 10.0

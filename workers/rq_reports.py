@@ -19,7 +19,6 @@ from coord.messages import (
     Outcome,
     ProcessReport,
 )
-from coord.record import loss
 from coord.render.text import failure_words
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ async def beat(ledger: AsyncLedger, share: Share, info: AgentInfo, *, plan: Plan
     elif answer.word in {"unknown", "back"}:
         call = record.join(info, plan, again=answer.word == "unknown")
     elif answer.lost:
-        wish = new_request(record.job_id, Cause.HOST_LOST, by, failure_words(loss(answer.lost)))
+        wish = new_request(record.job_id, Cause.HOST_LOST, by, failure_words(answer.lost.failure))
         call = record.host_lost(answer.lost, wish)
     if call is None:
         return answer
