@@ -15,6 +15,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coord import channel, seal
 from coord.channel import Channel
 from coord.coordinator import new_request
 from coord.keys import CONTROL_CHANNEL
@@ -23,7 +24,7 @@ from coord.messages import Cause
 from coord.plan import Plan
 from coord.record import Record
 from coord.refusals import Refusals
-from coord.seal import Doubt
+from coord.seal import Doubt, Keyring
 from tests.e2e.forger import Forger, message, sealed
 from tests.harness import COORD, until
 from tests.rings import OURS, ring
@@ -241,6 +242,36 @@ def test_the_forger_makes_what_it_says() -> None:
         before = Counter(json.loads(ear.refusals.told() or "{}"))
         assert not ear.hears(data)
         assert Counter(json.loads(ear.refusals.told())) - before == {doubt: 1}, data[:300]
+
+
+def made(kind: Doubt) -> tuple[bytes, bytes]:
+    """Give a good message, and a bad one of this kind."""
+    forger = Forger("train-42", ring(), SEED)
+    forger.caught_before = forger.caught("train-43")
+    return forger.caught_before, next(data for doubt, data in forger.messages(len(Doubt)) if doubt is kind)
+
+
+GUARDS = {
+    Doubt.UNSIGNED: (Keyring, "doubt", lambda *_: None),
+    Doubt.UNKNOWN_KEY: (Keyring, "doubt", lambda *_: None),
+    Doubt.ALTERED: (Keyring, "doubt", lambda *_: None),
+    Doubt.STALE: (seal, "STALE_US", 10**15),
+    Doubt.REPLAYED: (channel, "SEALS_MAX", 0),
+}
+
+
+@pytest.mark.parametrize("kind", GUARDS)
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "control"])
+def test_each_guard_is_needed(monkeypatch: pytest.MonkeyPatch, kind: Doubt, *, guarded: bool) -> None:
+    """What is refused by a guard is obeyed without it: the negative control of each kind."""
+    if not guarded:
+        where, name, instead = GUARDS[kind]
+        monkeypatch.setattr(where, name, instead)
+        monkeypatch.setattr(seal, "signed_us", lambda text: int((text or "::0").split(":")[2]) or ring().clock.now_us())
+    ear = Ear()
+    good_one, bad_one = made(kind)
+    assert ear.hears(good_one)
+    assert ear.hears(bad_one) is not guarded
 
 
 def test_a_record_of_the_own_job_is_not_a_message() -> None:
