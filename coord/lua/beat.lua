@@ -18,7 +18,11 @@ if refused ~= '' and redis.call('HEXISTS', AGENTS, agent_id) == 1 then
 end
 renew(not known)
 if fenced() then
-  return request((known or given_up or redis.call('ZSCORE', LEFT, agent_id)) and 'exists' or 'missing')
+  if known or given_up or redis.call('ZSCORE', LEFT, agent_id) then
+    return request('exists')
+  end
+  forgot()
+  return request('missing')
 end
 if not known then
   return request(given_up and 'back' or 'unknown')

@@ -16,6 +16,9 @@ end
 redis.call('HSET', JOB, 'first_failure', failure, 'first_failure_us', int(NOW_US))
 event('child.failed', failure)
 record_request(body, plan ~= '' and plan or declared_plan(default_plan), seal)
+if redis.call('HEXISTS', AGENTS, cjson.decode(failure).agent_id) == 0 then
+  forgot()
+end
 settle()
 touch()
 return request('created')

@@ -37,7 +37,7 @@ redis.call('HSET', AGENTS, agent_id, info)
 redis.call('HDEL', REPORTS, agent_id) -- its last word, if it was here before
 redis.call('ZADD', LEASES, int(NOW_US + lease_us), agent_id)
 if again == '1' then
-  redis.call('HSET', JOB, 'forgot_us', int(NOW_US))
+  forgot()
 end
 redis.call('ZREM', LEFT, agent_id)
 if redis.call('ZREM', LOST, agent_id) == 1 then

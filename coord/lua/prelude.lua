@@ -78,6 +78,11 @@ local function hear(agent_id)
   redis.call('ZADD', HEARD, int(NOW_US), agent_id)
 end
 
+-- Somebody who joined is not there any more: the server lost the record, and others may be missing too until they say so.
+local function forgot()
+  redis.call('HSET', JOB, 'forgot_us', int(NOW_US))
+end
+
 -- Who did not answer is named, and a verdict without its word is `incomplete`.
 local function give_up(agent_id)
   redis.call('ZREM', LEASES, agent_id)
