@@ -56,6 +56,8 @@ class Script:
     stops: tuple[tuple[float, str, Plan | None, bool], ...]  # when, from which host, by which plan, `--fence`
     troubles: tuple[Trouble, ...]
     slow: dict[str, float]
+    secrets: tuple[bytes, ...]  # none: nothing is signed
+    forger: bool  # somebody without a secret is at the server
     heal_s: float
 
 
@@ -84,7 +86,9 @@ def draw(rng: Random) -> Script:
         losses = [Trouble(at_s + rng.choice((0.0, 1.0)), kind, host, lasts_s) for host in lost]
         troubles, heal_s = (*troubles, *losses), max(heal_s, at_s + lasts_s)
     slow = {host: rng.choice((0.0002, 0.0005, 0.002, 0.02)) for host in [*hosts, "h9", "person"]}
-    return Script(tuple(starts), by_itself, stops, troubles, slow, heal_s)
+    secrets = rng.choice(((), (), (b"s" * 16,), (b"s" * 16, b"older secret 16 b")))
+    forger = bool(secrets) and rng.random() < 0.6
+    return Script(tuple(starts), by_itself, stops, troubles, slow, secrets, forger, heal_s)
 
 
 def _start_s(rng: Random, stop_s: float) -> float:

@@ -9,6 +9,7 @@ from unittest.mock import patch
 from coord import ledger
 from coord.channel import Channel
 from coord.record import Record
+from coord.seal import Keyring
 from tests.sim import history
 from workers.keeper import Keeper
 
@@ -87,6 +88,11 @@ def no_patience() -> AbstractContextManager[Any]:
     return without("prelude", "return left_us > 0 and left_us <= PATIENCE_US", "return false and left_us")
 
 
+def signature_unchecked() -> AbstractContextManager[Any]:
+    """Whatever comes through Redis is believed, whoever signed it."""
+    return patch.object(Keyring, "doubt", lambda *_: None)
+
+
 def hope_for_proof() -> AbstractContextManager[Any]:
     """Who has no proof that all are gone counts as if they were."""
 
@@ -110,6 +116,7 @@ FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         verdict_early,
         no_patience,
         hope_for_proof,
+        signature_unchecked,
     )
 }
 

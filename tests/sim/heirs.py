@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from coord.errors import CoordError
 from coord.ledger import AsyncLedger
+from coord.record import Answer
 from tests.sim.clock import Program
 from tests.sim.held import Contained
 from tests.sim.network import URL
@@ -84,8 +85,9 @@ class Heir:
             for make in makers:
                 while True:
                     try:
-                        await ledger.run(make())
-                        break
+                        answer = await ledger.run(make())
+                        if not (isinstance(answer, Answer) and answer.word == "plan"):  # else it is signed again
+                            break
                     except CoordError:
                         if loop.time() > end_s:
                             self.world.say(self.program.name, "could not tell")

@@ -85,7 +85,7 @@ class Run:
         self.knew_s: float | None = None  # when it heard of the request
         self.frozen_s = self.troubled_s = 0.0  # how long it was frozen, and when it last had trouble
         self.local_cause = False  # it had a reason of its own to stop
-        self.record = Record(order.job)
+        self.record = Record(order.job, keyring=world.keyring())
         self.by = f"op@{host.name}"
 
     @property

@@ -84,7 +84,7 @@ class Person:
     async def _shut_down(self) -> None:
         ledger = AsyncLedger(URL, retries=RETRIES)
         try:
-            record, name = Record(self.job), self.program.name
+            record, name = Record(self.job, keyring=self.world.keyring()), self.program.name
             wish = new_request(self.job, Cause.OPERATOR, name, "it is time")
             answer = await control.request(ledger, record, wish, self.plan, fence_unknown=self.fence, rq=NoRq())
             self.world.say(name, "was told", word=answer.word)

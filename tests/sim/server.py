@@ -37,6 +37,7 @@ class Server:
         self.before: Callable[[str, list[bytes], list[bytes]], None] = lambda *_: None  # called before each script
         self.subscribed: Callable[[Wire], None] = lambda _: None  # called after each subscription
         self.losses = 0  # how often data was lost
+        self.published: list[bytes] = []  # by scripts
         self.push_loss = self.push_twice = 0.0  # share of published messages that are lost or come twice
         self.push_late_s = 0.0  # how late a published message may come, whatever comes before it
         self.sessions: dict[ServerSession, None] = {}  # in the order in which they came
@@ -227,6 +228,8 @@ class ServerSession(FakeSocket):
 
     def run_in_script(self, function: Any, signature: Any, args: list[bytes]) -> Any:
         """Run one command of a script: as `_run_command`, but for notices that nobody gets."""
+        if signature.name == "publish":
+            self.server.published.append(args[1])
         try:
             found = signature.apply(args, self._db, self.version)
             if len(found) == 1:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
+from coord.redis_clock import RedisClock
+from coord.seal import Keyring
 from tests.sim.clock import EPOCH_S, WHERE, HostClock, Program, StuckError, VirtualLoop
 from tests.sim.invariants import Invariants
 from tests.sim.network import Network
@@ -36,7 +39,7 @@ class Host:
 class World:
     """All of it."""
 
-    def __init__(self, rng: Random, scripts: Scripts) -> None:
+    def __init__(self, rng: Random, scripts: Scripts, secrets: tuple[bytes, ...] = ()) -> None:
         self.rng = rng
         self.loop = VirtualLoop()
         self.network = Network(self.loop, rng)
@@ -52,6 +55,7 @@ class World:
         self.server.before = self.invariants.runs
         self.server.subscribed = self.invariants.subscribed
         self._numbers = 0
+        self._secrets = list(secrets)
 
     def host(self, name: str) -> Host:
         """Give a host; a new one gets a clock of its own."""
@@ -74,6 +78,13 @@ class World:
     def now_us(self) -> int:
         """Give Redis' time."""
         return round((EPOCH_S + self.loop.now_s) * 1e6)
+
+    def keyring(self) -> Keyring | None:
+        """Give a program its secrets, in an order of its own; None: there are none."""
+        if not self._secrets:
+            return None
+        secrets = self.rng.sample(self._secrets, len(self._secrets))
+        return Keyring(secrets, RedisClock(lambda: time.monotonic(), lambda: time.time()))  # noqa: PLW0108  # as they are then
 
     # -- what is written down ------------------------------------------------------------------------------------------
 
