@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Command = tuple[str | int | float, ...]
 
 READ_ONLY = "_RO"
+READING = frozenset({"snapshot", "fence", "exists"})  # scripts that change nothing
 
 
 class Dialect:
@@ -37,7 +38,7 @@ class Dialect:
         """Give the command to go on with; raises the error when there is none."""
         if isinstance(error, redis.exceptions.NoScriptError):
             return (str(tried[0]).replace("SHA", ""), self._script(call.script)[0], *tried[2:])
-        if not call.reads or not _refused(error):
+        if call.script not in READING or not _refused(error):
             raise error
         if not self._decided:
             self._suffix, self._decided = "" if self._suffix else READ_ONLY, True
@@ -60,7 +61,7 @@ class Dialect:
         return again
 
     def _reading(self, call: Call[Any]) -> str:
-        return self._suffix if call.reads else ""
+        return self._suffix if call.script in READING else ""
 
 
 def _refused(error: redis.ResponseError) -> bool:

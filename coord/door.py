@@ -8,15 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from coord.errors import NoSuchJobError, RefusedError
+from coord.record import Call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from coord.errors import CoordError
     from coord.messages import Event
-    from coord.record import Call, Record
+    from coord.record import Record
     from coord.seal import Refusal
     from coord.snapshot import Snapshot
+
+EVENTS_PER_READ = 1000
 
 T = TypeVar("T")
 
@@ -82,6 +85,13 @@ async def status(door: Door, record: Record) -> Snapshot:
     if snapshot is None:
         raise no_such_job(record.job_id)
     return snapshot
+
+
+def glance(record: Record, at_most: int) -> Call[tuple[Snapshot | None, int]]:
+    """Read the job and how many agents it has; without the agents, when there are more of them than that."""
+    whole = record.snapshot()
+    args = (*whole.args, at_most)
+    return Call(whole.script, whole.keys, args, lambda reply: (whole.decode(reply[:-1]), int(reply[-1])))
 
 
 def no_such_job(job_id: str, also: str = "") -> NoSuchJobError:

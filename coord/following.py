@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING
 
 from coord import memory
-from coord.door import forged, no_such_job, status
+from coord.door import EVENTS_PER_READ, forged, glance, no_such_job, status
 from coord.errors import UnreachableError
 from coord.messages import Event
-from coord.record import BEAT_S, EVENTS_PER_READ, LEASE_S, SILENCE_S
+from coord.record import BEAT_S, LEASE_S, SILENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -25,7 +25,9 @@ MARGIN_S = 5.0  # for reports on their way, after the plan and a lease have pass
 LOOK_S = 0.5  # look again at least this often
 LONG_S = 0.02  # to read a job; a small one takes a millisecond
 RESTS = 4  # times as long as that
-REST_MAX_S = 2.0
+REST_MAX_S = 3.0  # less than SILENCE_S: somebody has to look who is lost
+MANY = 500  # agents
+QUIET_S = 0.25  # nobody reports any more, for now
 READS_MAX = 10_000  # of events, before the job is read again
 MARGIN_MS = 1000  # between the clock that a script reads and the one that its events go by
 
@@ -71,7 +73,13 @@ class Follower:
 
     async def begin(self) -> None:
         """Look for the first time. Raises NoSuchJobError, UnreachableError."""
-        self.snapshot, self._seen_s = await status(self._door, self._record), time.monotonic()
+        found, agents = await self._door.run(glance(self._record, MANY))
+        if agents > MANY and found and found.request and not found.verdict:
+            # they all report now, and a long answer would wait until they have
+            self._rested_s = time.monotonic() + REST_MAX_S
+        elif found is None or agents > MANY:
+            found = await status(self._door, self._record)
+        self.snapshot, self._seen_s = found, time.monotonic()
 
     async def look(self) -> list[Event]:
         """Wait until something happened, at most LOOK_S, and give it. Raises UnreachableError when Redis stays away."""
@@ -127,7 +135,10 @@ class Follower:
             if len(some) < EVENTS_PER_READ and (ended or rest_s <= 0 or self._late):
                 break
             last = events[-1].id if events else self._seen
-            some = await self._door.events(self._record, last, 0.0 if ended else self._at_most(max(0.0, rest_s)))
+            wait_s = 0.0 if ended else self._at_most(max(0.0, min(QUIET_S, rest_s)))
+            some = await self._door.events(self._record, last, wait_s)
+            if not some:
+                break
             events = events + some
         return events
 

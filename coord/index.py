@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
+from coord.keys import CONTROL_CHANNEL, JOBS_INDEX, job_keys
 from coord.plan import WAIT_MAX_S
 from coord.record import Call
 
@@ -29,6 +29,11 @@ def remember(job_id: str, *, again: bool = False, new_s: float = NEW_S) -> Call[
 def forget(job_ids: Iterable[str], *, new_s: float = NEW_S) -> Call[list[str]]:
     """Drop jobs of which there is no record."""
     return _call("forget", _us(new_s), *job_ids)
+
+
+def exists(job_id: str) -> Call[bool]:
+    """Tell whether there is such a job."""
+    return Call("exists", job_keys(job_id), (0, CONTROL_CHANNEL), bool)
 
 
 def _call(script: str, *args: str | float) -> Call[list[str]]:

@@ -20,9 +20,9 @@ from coord import connect, index
 from coord.answers import awaited, block_ms, decoded, read, together
 from coord.decode import decode_events
 from coord.dialect import Dialect
+from coord.door import EVENTS_PER_READ
 from coord.errors import CoordError
 from coord.keys import CONTROL_CHANNEL, JOBS_INDEX
-from coord.record import EVENTS_PER_READ, Record
 from coord.redis_errors import mapped
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from coord.dialect import Command
     from coord.messages import Event
     from coord.places import Surroundings
-    from coord.record import Call
+    from coord.record import Call, Record
 
 RQ_JOBS_PER_READ = 1000
 
@@ -89,7 +89,7 @@ class Ledger:
         """Put the job into the index that `coord jobs` lists, and drop a few of those that have expired."""
         picked = self.run(index.remember(job_id, again=again, new_s=new_s))
         with suppress(CoordError):  # whose jobs they are may be none of this user's business
-            there = self.run_all([Record(each).exists() for each in picked])
+            there = self.run_all([index.exists(each) for each in picked])
             self.forget([each for each, found in zip(picked, there, strict=True) if found is False], new_s=new_s)
 
     def forget(self, job_ids: Sequence[str], *, new_s: float = index.NEW_S) -> None:
@@ -209,7 +209,7 @@ class AsyncLedger:
         """Put the job into the index that `coord jobs` lists, and drop a few of those that have expired."""
         picked = await self.run(index.remember(job_id, again=again, new_s=new_s))
         with suppress(CoordError):  # whose jobs they are may be none of this user's business
-            there = await self.run_all([Record(each).exists() for each in picked])
+            there = await self.run_all([index.exists(each) for each in picked])
             await self.forget([each for each, found in zip(picked, there, strict=True) if found is False], new_s=new_s)
 
     async def forget(self, job_ids: Sequence[str], *, new_s: float = index.NEW_S) -> None:

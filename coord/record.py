@@ -26,9 +26,7 @@ LEASE_S = 10.0  # four beats may be lost
 SILENCE_S = 2 * BEAT_S  # as in the scripts' prelude
 PATIENCE_S = 2 * BEAT_S
 CLAIM_S = 10.0  # who sweeps RQ jobs renews its claim several times in that
-EVENTS_PER_READ = 1000
 UNPROVED_MAX = 1000  # listed; more are counted
-READING = frozenset({"snapshot", "fence", "exists"})
 FIELDS = 8  # what the prelude's `request` gives, after its word
 _WITH_REQUEST = {b"exists", b"fenced", b"created", b"shortened", b"missing", b"restored"}
 
@@ -43,11 +41,6 @@ class Call(Generic[T_co]):
     keys: tuple[str, ...]
     args: tuple[str | int | float, ...]
     decode: Callable[[Any], T_co]
-
-    @property
-    def reads(self) -> bool:
-        """Tell whether it changes nothing."""
-        return self.script in READING
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +231,6 @@ class Record:
     def tally(self, field: str, count: int = 1) -> Call[str]:
         """Add to the RQ jobs that were `canceled`, `stopped` or `requeued`: `ok`, or `unknown` for no such job."""
         return self._call("tally", field, count, decode=_word)
-
-    def exists(self) -> Call[bool]:
-        """Tell whether there is such a job."""
-        return self._call("exists", decode=bool)
 
     def snapshot(self) -> Call[Snapshot | None]:
         """Read the job; None when nobody ever joined it."""

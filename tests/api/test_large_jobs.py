@@ -13,9 +13,10 @@ from coord import following
 from coord.blocking import Blocking, each
 from coord.control import follow
 from coord.coordinator import new_request
+from coord.door import EVENTS_PER_READ
 from coord.ledger import Ledger
 from coord.messages import Cause
-from coord.record import EVENTS_PER_READ, Record
+from coord.record import Record
 from coord.snapshot import Verdict
 from tests.record.desk import BY, PLAN, info, report
 
