@@ -149,7 +149,7 @@ def _record(made: Site, runs: int) -> None:
     """Many agents are few processes: a third of the rounds tells enough."""
     for size, taken in measure_many(SIZES, runs=-(-runs // 3), progress=progress).items():
         say(many_table(size, taken))
-    say(single_table("memory in Redis per job of one agent that has ended, bytes", [job_bytes() for _ in range(3)]))
+    say(single_table("memory in Redis of an ended job of one agent", [job_bytes() for _ in range(3)], "bytes"))
     say(recovery_table(measure_recovery(made, runs=runs, progress=progress)))
 
 

@@ -180,9 +180,10 @@ def _ask(connection: socket.socket, *words: bytes) -> None:
         raise RuntimeError("the server closed the connection")
 
 
-def _read(connection: socket.socket, end: bytes) -> None:
+def _read(connection: socket.socket, word: bytes) -> None:
+    """Take an answer that has this word, and fits one packet."""
     answer = b""
-    while not answer.endswith(end):
+    while word not in answer:
         part = connection.recv(65536)
         if not part or (answer + part).startswith(b"-"):
             raise RuntimeError(f"the server answered {answer + part!r}")

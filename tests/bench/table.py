@@ -120,9 +120,9 @@ def recovery_table(figures: Mapping[str, Sequence[float]]) -> str:
     return "\n".join([*lines, *(_line(name, spread(taken)) for name, taken in figures.items())])
 
 
-def single_table(title: str, taken: Sequence[float]) -> str:
+def single_table(title: str, taken: Sequence[float], unit: str = "ms") -> str:
     """One figure."""
-    return _line(title, f"{spread(taken)} ms")
+    return _line(title, f"{spread(taken)} {unit}")
 
 
 def spread(taken: Sequence[float]) -> str:
