@@ -81,6 +81,9 @@ def test_every_event_is_told_once(ledger: Ledger, record: Record) -> None:
     told = Counter(event.kind for _, events in rounds for event in events)
     assert told == {"shutdown.requested": 1, "agent.stopped": AGENTS, "job.verdict": 1}
     assert rounds[-1][0].verdict is Verdict.CLEAN
+    assert {len(snapshot.agents) for snapshot, _ in rounds} == {AGENTS}  # nobody is left out, first or last
+    again = list(each(follow(Blocking(ledger), record, 60.0, NoRq())))
+    assert {len(snapshot.agents) for snapshot, _ in again} == {AGENTS}
     assert EVENTS_PER_READ < AGENTS
     assert len(rounds) == 2  # not one for each read
 
