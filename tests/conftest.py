@@ -43,7 +43,7 @@ def lab(server: str, ledger: Ledger) -> Iterator[Lab]:
     folder = str(Path(server.removeprefix("unix://")).parent)
     lab = Lab({"COORD_REDIS_URL": server, "COORD_RUNTIME_DIR": folder}, ledger)
     yield lab
-    left = lab.left()
+    left = lab.left_behind()
     lab.close()
     assert not left, f"the test left processes behind: {left}"
 

@@ -68,7 +68,7 @@ def stage(outage: Outage, job: str, tmp_path: Path, tell: Callable[[str, object]
         stage, ledger = stage_on(outage, job, tmp_path, Path(runtime), tell)
         try:
             yield stage
-            left = stage.lab.left()
+            left = stage.lab.left_behind()
         finally:
             stage.lab.close()
             stage.close()

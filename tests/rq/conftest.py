@@ -66,7 +66,7 @@ def fleet_on(url: str, folder: Path) -> Iterator[Fleet]:
         fleet = Fleet(lab, url, connection, redis.Redis.from_url(url), folder)
         try:
             yield fleet
-            left = fleet.left()
+            left = fleet.lab.left_behind()
         finally:
             fleet.close()
             fleet.rq.close()
