@@ -120,9 +120,10 @@ class Record:
         signal_age_s: float | None = None,
         gone_age_s: float | None = None,
         request_id: str = "",
-    ) -> Call[None]:
+    ) -> Call[str]:
         """Keep the agent's word. `kind`: `agent.running`, `agent.stopping`, `agent.killing`; last, `agent.stopped`.
 
+        Gives `missing` when the record has lost the agent.
         `moments`: what happened and was not told yet, this report's own event last; their `at_s` are ages. None: this
         report's own event, now; empty: nothing that is worth an event.
         Ages: seconds since its first signal, and since all were seen gone. `request_id`: what it answers, if it knows.
@@ -146,7 +147,7 @@ class Record:
             "" if gone_age_s is None else _us(gone_age_s),
             seal,
             *(word for each in moments for word in (each.kind, _us(each.at_s), dump(about | _named(each.counts)))),
-            decode=_nothing,
+            decode=_word,
         )
 
     def beat(self, agent_id: str, lease_s: float = LEASE_S, *, refused: str = "") -> Call[Answer]:

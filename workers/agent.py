@@ -97,7 +97,7 @@ class Agent(Keeper):
         )
         beat, keyring = self._membership.beat, record.keyring
         self._channel = Channel(ledger, self.hear, beat, log, refusals=refusals, keyring=keyring)
-        self._outbox = Outbox(ledger, self.hear, log, refusals)
+        self._outbox = Outbox(ledger, self.hear, log, refusals=refusals, enter=self._membership.enter_again)
         self._reporter = Reporter(record, info, self._stopper, self._outbox, asked=lambda: self.request)
         self.refusals, self.keyring = refusals, keyring
         self._patience_s = REPORT_S

@@ -149,6 +149,14 @@ class Membership:
         if answer.request:
             self._owner.hear(answer.request)
 
+    async def enter_again(self) -> None:
+        """The record has lost this agent: it says again that it is there, also when it is over."""
+        over, self.over = self.over, False
+        try:
+            await self.beat()
+        finally:
+            self.over = over
+
     async def _again(self, call: Call[Answer]) -> Answer:
         answer = await self._ledger.run(call)
         self._owner.report()

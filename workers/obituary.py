@@ -108,7 +108,7 @@ def died(watch: dict[str, Any], death: dict[str, Any]) -> list[Callable[[], Call
     return calls
 
 
-def stopped(watch: dict[str, Any], report: dict[str, Any]) -> Call[None]:
+def stopped(watch: dict[str, Any], report: dict[str, Any]) -> Call[str]:
     """Report in the dead agent's name."""
     processes = tuple(
         ProcessReport(**{**process, "outcome": Outcome(process["outcome"])}) for process in report["processes"]

@@ -27,19 +27,25 @@ RETRY_MAX_S = 1.0
 
 
 class Outbox:
-    """Calls on their way. `heard(request)` is called when an answer holds the job's request."""
+    """Calls on their way. `heard(request)` is called when an answer holds the job's request.
+
+    `enter`: has an agent that the record has lost known to it again; what it had to tell is told then once more.
+    """
 
     def __init__(
         self,
         ledger: AsyncLedger,
         heard: Callable[[ShutdownRequest], None],
         log: FilteringBoundLogger,
+        *,
         refusals: Refusals,
+        enter: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._ledger = ledger
         self._heard = heard
         self._log = log
         self._refusals = refusals
+        self._enter = enter
         self._queue: asyncio.Queue[MakeCall] = asyncio.Queue()
 
     def put(self, make: MakeCall) -> None:
@@ -86,12 +92,15 @@ class Outbox:
         return answer.word != "plan"
 
     async def _answer(self, make: MakeCall) -> tuple[Call[Any] | None, Answer | str | None]:
-        """Send it; at once again where the record knows better what has to be signed."""
+        """Send it; at once again where the record knows better what has to be signed, or has lost who sends it."""
         call, answer = None, None
         for _ in range(SIGN_TRIES):
             call = await make()
             answer = await self._ledger.run(call) if call else None
-            if not (isinstance(answer, Answer) and answer.word == "plan"):
+            word = answer.word if isinstance(answer, Answer) else answer
+            if word == "missing" and self._enter:
+                await self._enter()
+            elif word != "plan":
                 break
         return call, answer
 

@@ -67,7 +67,7 @@ class Reporter:
     def _send(self) -> None:
         self._outbox.put(partial(self._make, len(self._history)))
 
-    async def _make(self, upto: int) -> Call[None]:
+    async def _make(self, upto: int) -> Call[str]:
         """Make the report of the history up to here. The one made before got through, or it would be made again."""
         if upto != self._made_upto:
             self._told_upto, self._made_upto = self._made_upto, upto

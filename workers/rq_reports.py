@@ -77,7 +77,7 @@ async def beat(ledger: AsyncLedger, share: Share, info: AgentInfo, *, plan: Plan
     return answer
 
 
-async def report(share: Share, info: AgentInfo, kind: str) -> Call[None]:
+async def report(share: Share, info: AgentInfo, kind: str) -> Call[str]:
     """Make the report of what this host does for a job, as it is now. `kind`: the event."""
     if kind == "agent.running":
         return _running(share, info)
@@ -103,7 +103,7 @@ async def report(share: Share, info: AgentInfo, kind: str) -> Call[None]:
     )
 
 
-def _running(share: Share, info: AgentInfo) -> Call[None]:
+def _running(share: Share, info: AgentInfo) -> Call[str]:
     moments = None if not share.told else ()  # one event for all that comes and goes
     share.told = set(share.running)
     processes = tuple(

@@ -64,7 +64,7 @@ class Shares:
         self._obeyed: dict[str, ShutdownRequest] = {}  # what comes of them now is refused
         self._keyring = ground.agent.keyring
         self._refusals = ground.agent.refusals
-        self._outbox = Outbox(ledger, self.hear, ground.log, self._refusals)
+        self._outbox = Outbox(ledger, self.hear, ground.log, refusals=self._refusals)
         self._loop = asyncio.get_running_loop()
         self._later = ground.agent.later
 

@@ -3,7 +3,7 @@
 --       microseconds since the first signal ('' = none), since all were gone ('' = not yet), seal;
 --       then event kind, microseconds since it, event detail JSON, of each event that was not told yet.
 -- Ages and not times: hosts' clocks differ. The way to Redis counts in, so that the figures never flatter.
--- Returns {'ok'}.
+-- Returns {'ok'}, or {'missing'} when the record has lost the agent: it has to say that it is there, and this again.
 
 wholly()
 local agent_id, report, kind, killed, survived, signal_age_us, gone_age_us, seal = unpack(ARGV, 3)
@@ -22,6 +22,7 @@ local function since_request_ms(age_us)
   return string.format('%.3f', math.max(0, NOW_US - age_us - requested_us) / 1000)
 end
 
+local known = redis.call('HEXISTS', AGENTS, agent_id) == 1
 hear(agent_id)
 local made = redis.call('HSET', REPORTS, agent_id, '{"first_signal_ms":' .. since_request_ms(signal_age_us)
   .. ',"all_gone_ms":' .. since_request_ms(gone_age_us) .. member(seal) .. ',"report":' .. report .. '}') == 1
@@ -45,4 +46,4 @@ else
   tell()
 end
 renew(made)
-return {'ok'}
+return {known and 'ok' or 'missing'}
