@@ -57,6 +57,7 @@ class _Control:
         min_replicas: int | None = None,
         secret_file: str | None = None,
     ) -> None:
+        self._asked: ShutdownRequest | None = None  # the last one made here, until it is followed
         self._keyring = keyring(secret_file)
         self._url = redis_url or variable("COORD_REDIS_URL", str)
         self._rq_url = rq_url
@@ -69,6 +70,14 @@ class _Control:
 
     def _record(self, job_id: str) -> Record:
         return Record(check_job_id(job_id), self._retain_s, self._keyring)
+
+    def _made(self, answer: Requested) -> Requested:
+        self._asked = answer.request
+        return answer
+
+    def _asked_for(self, job_id: str) -> ShutdownRequest | None:
+        asked, self._asked = self._asked, None
+        return asked if asked and asked.job_id == job_id else None
 
     def _wish(self, job_id: str, reason: str) -> ShutdownRequest:
         return new_request(job_id, Cause.OPERATOR, self._by, reason)
@@ -139,7 +148,8 @@ class Coordinator(_Control):
         plan = wished(grace_s, kill_wait_s, grace_max_s, now=now)
         wish = self._wish(job_id, reason)
         record = self._record(job_id)
-        return finished(control.request(self._door, record, wish, plan, fence_unknown=fence_unknown, rq=self._rq))
+        asking = control.request(self._door, record, wish, plan, fence_unknown=fence_unknown, rq=self._rq)
+        return self._made(finished(asking))
 
     def follow(
         self, job_id: str, *, timeout_s: float | None = None
@@ -153,7 +163,8 @@ class Coordinator(_Control):
         Without a request it waits for one, for ever if there is no timeout. What of the job is on RQ is canceled
         meanwhile, by a thread, if nobody else does it. Raises NoSuchJobError.
         """
-        return each(control.follow(self._door, self._record(job_id), timeout_s, self._rq))
+        asked = self._asked_for(job_id)
+        return each(control.follow(self._door, self._record(job_id), timeout_s, self._rq, asked=asked))
 
     def status(self, job_id: str) -> Snapshot:
         """Read the job as it is now. `coord.job_document` makes JSON of it. Raises NoSuchJobError."""
@@ -210,13 +221,15 @@ class AsyncCoordinator(_Control):
         plan = wished(grace_s, kill_wait_s, grace_max_s, now=now)
         wish = self._wish(job_id, reason)
         record = self._record(job_id)
-        return await control.request(self._door, record, wish, plan, fence_unknown=fence_unknown, rq=self._rq)
+        asking = control.request(self._door, record, wish, plan, fence_unknown=fence_unknown, rq=self._rq)
+        return self._made(await asking)
 
     def follow(
         self, job_id: str, *, timeout_s: float | None = None
     ) -> AsyncGenerator[tuple[Snapshot, list[Event]], None]:
         """Do as `Coordinator.follow`, with `async for`."""
-        return control.follow(self._door, self._record(job_id), timeout_s, self._rq)
+        asked = self._asked_for(job_id)
+        return control.follow(self._door, self._record(job_id), timeout_s, self._rq, asked=asked)
 
     async def status(self, job_id: str) -> Snapshot:
         """Do as `Coordinator.status`."""

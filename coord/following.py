@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coord import memory
 from coord.door import EVENTS_PER_READ, forged, glance, no_such_job, status
-from coord.errors import UnreachableError
+from coord.errors import NoSuchJobError, UnreachableError
 from coord.messages import Event
 from coord.record import BEAT_S, LEASE_S, SILENCE_S
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from coord.door import Door, RqSide
+    from coord.messages import ShutdownRequest
     from coord.record import Record
     from coord.snapshot import Snapshot
 
@@ -33,15 +34,16 @@ MARGIN_MS = 1000  # between the clock that a script reads and the one that its e
 
 
 async def follow(
-    door: Door, record: Record, timeout_s: float | None, rq: RqSide
+    door: Door, record: Record, timeout_s: float | None, rq: RqSide, *, asked: ShutdownRequest | None = None
 ) -> AsyncGenerator[tuple[Snapshot, list[Event]], None]:
     """Give the job each time something happened to it, until its verdict or until `timeout_s` has passed.
 
     Bounded once there is a request: who has not answered when its plan, a lease and MARGIN_S are over is declared lost.
-    Redis may be away as long as that, or until the timeout; then it raises UnreachableError.
+    Redis may be away as long as that, or until the timeout; then it raises UnreachableError. `asked`: the request that
+    was made a moment ago; without one, Redis has to be there at the beginning.
     """
     follower = Follower(door, record, timeout_s)
-    await follower.begin()
+    await follower.begin(asked)
     sweeping = rq.beside(record)
     try:
         while True:
@@ -71,15 +73,28 @@ class Follower:
         self._had_verdict = False
         self._rested_s = 0.0
 
-    async def begin(self) -> None:
-        """Look for the first time. Raises NoSuchJobError, UnreachableError."""
+    async def begin(self, asked: ShutdownRequest | None = None) -> None:
+        """Look for the first time. Raises NoSuchJobError, UnreachableError: at once, if nothing was asked just now."""
+        end_s = time.monotonic() + _bound_s(asked) if asked else 0.0
+        while True:
+            try:
+                self.snapshot, self._seen_s = await self._first(), time.monotonic()
+            except (NoSuchJobError, UnreachableError):  # lost, agents write it again
+                if self._late or time.monotonic() >= end_s:
+                    raise
+                self._away_since_s = self._away_since_s or time.monotonic()
+                await self._door.pause(self._at_most(LOOK_S))
+            else:
+                return
+
+    async def _first(self) -> Snapshot:
         found, agents = await self._door.run(glance(self._record, MANY))
         if agents > MANY and found and found.request and not found.verdict:
             # they all report now, and a long answer would wait until they have
             self._rested_s = time.monotonic() + REST_MAX_S
         elif found is None or agents > MANY:
             found = await status(self._door, self._record)
-        self.snapshot, self._seen_s = found, time.monotonic()
+        return found
 
     async def look(self) -> list[Event]:
         """Wait until something happened, at most LOOK_S, and give it. Raises UnreachableError when Redis stays away."""
@@ -174,8 +189,7 @@ class Follower:
 
     @property
     def _bound_s(self) -> float:
-        request = self.snapshot.request
-        return (request.plan.total_s if request else 0.0) + LEASE_S + MARGIN_S
+        return _bound_s(self.snapshot.request)
 
     @property
     def _late(self) -> bool:
@@ -183,6 +197,10 @@ class Follower:
 
     def _at_most(self, wait_s: float) -> float:
         return wait_s if self._end_s is None else max(0.001, min(wait_s, self._end_s - time.monotonic()))
+
+
+def _bound_s(request: ShutdownRequest | None) -> float:
+    return (request.plan.total_s if request else 0.0) + LEASE_S + MARGIN_S
 
 
 def _concerns(event: Event, snapshot: Snapshot) -> bool:
