@@ -136,6 +136,10 @@ def _presence_words(event: Event) -> str:
             return f"{host}: lost: nobody has heard from {who}"
         case "agent.back":
             return f"{host}: back: {who} was heard again"
+        case "agent.joined":
+            return f"{host}: {who} is there"
+        case "record.restored":
+            return "Redis had lost the request: it was written again"
         case "redis.lost":
             return f"{event.detail.get('error')}; the shutdown goes on, and is looked for again and again"
         case "redis.back":
