@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -10,14 +11,19 @@ from coord import memory
 from coord.__main__ import main
 from coord.channel import Channel
 from coord.errors import CoordError
+from coord.following import Follower
 from coord.record import Record
 from workers import membership
 from workers.agent import Agent
+from workers.membership import Membership
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from coord.messages import ShutdownRequest
+
 LONG_S = 3600.0
+SLOW_LOOK_S = 2.0
 SLOW_BEAT_S = 6.0  # less than a lease, more than anything else takes
 
 
@@ -56,8 +62,23 @@ def no_memory() -> None:
     def restore(_self: Agent) -> None:
         raise CoordError("this agent remembers nothing")
 
+    async def stay_out(_self: Membership) -> None:
+        pass
+
     put(Agent, "restore", restore)
+    put(Membership, "enter_again", stay_out)
     put(memory, "lost", lambda *_snapshots: False)
+
+
+def late_look() -> None:
+    """Who follows takes long to look for the first time."""
+    begin = Follower.begin
+
+    async def begin_late(self: Follower, asked: ShutdownRequest | None = None) -> None:
+        time.sleep(SLOW_LOOK_S)  # noqa: ASYNC251  # of a command, which has no event loop
+        await begin(self, asked)
+
+    put(Follower, "begin", begin_late)
 
 
 def put(owner: object, name: str, value: Any) -> None:
@@ -65,7 +86,8 @@ def put(owner: object, name: str, value: Any) -> None:
 
 
 GUARDS: dict[str, Callable[[], None]] = {
-    each.__name__.replace("_", "-"): each for each in (no_re_read, no_beat, slow_beat, no_asking_again, no_memory)
+    each.__name__.replace("_", "-"): each
+    for each in (no_re_read, no_beat, slow_beat, no_asking_again, no_memory, late_look)
 }
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 STOPPED = 143
 FAILED = 7
-AWAY_S = 2.0
-LINGERS_S = 5.0
+AWAY_S = 4.0
+LINGERS_S = 2.0
 
 
 def forgotten(stage: Stage) -> float:
@@ -151,4 +151,5 @@ def test_a_failure_that_nobody_could_be_told_stops_the_others(stage: Stage) -> N
     document = ended.json
     assert (document["verdict"], document["request"]["cause"]) == ("clean", "failure")
     assert (document["first_failure"]["host"], document["first_failure"]["exit_code"]) == ("a", FAILED)
-    assert stage.agent("b")["state"] == "stopped"
+    assert [agent["host"] for agent in document["agents"]] == ["a", "b"]
+    assert [agent["state"] for agent in document["agents"]] == ["stopped", "stopped"]

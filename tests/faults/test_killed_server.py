@@ -72,6 +72,20 @@ def test_in_the_middle_of_a_shutdown_the_caller_waits_for_it(stage: Stage) -> No
     assert [rank.end().code for rank in ranks] == [STOPPED, STOPPED]
 
 
+def test_before_the_first_look_the_caller_waits_for_it(stage: Stage) -> None:
+    """The request was acknowledged, and what is left of it is followed once the server is back."""
+    rank = stage.begin("a")
+    follower = stage.follow(guards="late-look")
+    rank.obeyed(now_s())
+    stage.outage.kill()
+    time.sleep(AWAY_S)  # an outage is a length of time
+    assert follower.running
+    stage.outage.start()
+    ended = told(follower)
+    assert ended.code == 0, ended.err
+    assert rank.end().code == STOPPED
+
+
 def test_after_a_shutdown_its_verdict_and_its_fence_hold(stage: Stage) -> None:
     """What was proved is still proved, and nothing of the job may start."""
     rank = stage.begin("a")
