@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.record.conftest import Unguard
     from tests.record.desk import Desk
 
-FAILED = "if redis.call('HEXISTS', AGENTS, cjson.decode(failure).agent_id) == 0 then"
+FAILED = "if not known then"
 
 
 def a_forgotten_agent_fails(desk: Desk) -> str | None:
