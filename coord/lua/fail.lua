@@ -9,6 +9,10 @@ local failure, body, default_plan, plan, seal, own = unpack(ARGV, 3)
 local known = redis.call('HEXISTS', AGENTS, cjson.decode(failure).agent_id) == 1
 
 if fenced() then
+  if not known then
+    remind()
+    touch()
+  end
   return request(known and 'exists' or 'missing')
 end
 local why = unfit(seal, own, plan, default_plan)

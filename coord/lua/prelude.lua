@@ -83,6 +83,12 @@ local function forgot()
   redis.call('HSET', JOB, 'forgot_us', int(NOW_US))
 end
 
+-- One of them speaks: a verdict that was made without it was made too early.
+local function remind()
+  forgot()
+  redis.call('HDEL', JOB, 'verdict', 'verdict_us')
+end
+
 -- Who did not answer is named, and a verdict without its word is `incomplete`.
 local function give_up(agent_id)
   redis.call('ZREM', LEASES, agent_id)

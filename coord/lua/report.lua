@@ -24,6 +24,9 @@ end
 
 local known = redis.call('HEXISTS', AGENTS, agent_id) == 1
 hear(agent_id)
+if not known and fenced() and #cjson.decode(report).processes > 0 then -- who never started anything is not missed
+  remind()
+end
 local made = redis.call('HSET', REPORTS, agent_id, '{"first_signal_ms":' .. since_request_ms(signal_age_us)
   .. ',"all_gone_ms":' .. since_request_ms(gone_age_us) .. member(seal) .. ',"report":' .. report .. '}') == 1
 

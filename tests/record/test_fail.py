@@ -17,7 +17,7 @@ from tests.record.desk import Desk, asked, failure
 if TYPE_CHECKING:
     from tests.record.conftest import Unguard
 
-GUARD = "if fenced() then\n  return request(known and 'exists' or 'missing')\nend\n"
+GUARD = "  return request(known and 'exists' or 'missing')\n"
 HEAR_S = 20.0
 
 
