@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from random import Random
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from coord import ledger
+from coord import ledger, memory
 from coord.channel import Channel
 from coord.record import Record
 from coord.seal import Keyring
 from tests.sim import history
+from tests.sim.draw import draw
 from workers.keeper import Keeper
 
 if TYPE_CHECKING:
@@ -42,9 +44,12 @@ def without(script: str, guard: str, instead: str) -> Iterator[None]:
             forget()
 
 
-def fence_off() -> AbstractContextManager[Any]:
-    """`join` lets in whoever comes after the request."""
-    return without("join", "if fenced() then", "if false then")
+@contextmanager
+def fence_off() -> Iterator[None]:
+    """`join` lets in whoever comes after the request, and tells nothing of it."""
+    silent = "local told = request('joined')\ntold[2] = false\nreturn told"
+    with without("join", "if fenced() then", "if false then"), without("join", "return request('joined')", silent):
+        yield
 
 
 def starts_in_spite() -> AbstractContextManager[Any]:
@@ -70,7 +75,7 @@ def deaf_beats() -> AbstractContextManager[Any]:
 
 def lease_ignored() -> AbstractContextManager[Any]:
     """Whose lease has ended is not called lost."""
-    return without("prelude", "redis.call('ZADD', LOST, int(NOW_US), agent_id)", "")
+    return without("prelude", "redis.call('ZADD', LOST, int(NOW_US), agent_id)\n  event", "event")
 
 
 def leases_for_ever() -> AbstractContextManager[Any]:
@@ -91,6 +96,21 @@ def no_patience() -> AbstractContextManager[Any]:
 def signature_unchecked() -> AbstractContextManager[Any]:
     """Whatever comes through Redis is believed, whoever signed it."""
     return patch.object(Keyring, "doubt", lambda *_: None)
+
+
+def claims_believed() -> AbstractContextManager[Any]:
+    """Requests are checked, but anybody may say that an agent has stopped."""
+
+    def doubt(self: Keyring, seal: str, kind: str, *parts: str) -> Any:
+        return None if kind == "report" else whole(self, seal, kind, *parts)
+
+    whole = Keyring.doubt
+    return patch.object(Keyring, "doubt", doubt)
+
+
+def forgetful() -> AbstractContextManager[Any]:
+    """A follower does not see that the server has lost what it knew."""
+    return patch.object(memory, "lost", lambda *_: False)
 
 
 def hope_for_proof() -> AbstractContextManager[Any]:
@@ -117,14 +137,29 @@ FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         no_patience,
         hope_for_proof,
         signature_unchecked,
+        claims_believed,
+        forgetful,
     )
 }
 
 
+# what must go wrong for some to show: histories without it are passed over, which saves most of the time
+NEEDS = {
+    "no_second_look": {"reset", "restart", "amnesia"},
+    "deaf_beats": {"push", "deaf", "amnesia"},
+    "no_patience": {"restart", "amnesia"},
+    "forgetful": {"amnesia"},
+}
+
+
 def found_after(fault: str, first: int, count: int) -> tuple[int, history.Ended] | None:
-    """Play histories with a fault until one finds it: gives how many that took. None: none did."""
+    """Play histories with a fault until one finds it: gives which one did. None: none of them did."""
+    needs = NEEDS.get(fault, set())
     with FAULTS[fault]():
         for number in range(count):
+            script = draw(Random(first + number))
+            if needs and not needs & {trouble.kind for trouble in script.troubles}:
+                continue
             ended = history.play(first + number)
             if ended.found:
                 return number + 1, ended
