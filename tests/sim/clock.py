@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from random import Random
 
 EPOCH_S = 1_800_000_000.0  # what time.time() says at the true time 0
-STEPS_MAX = 2_000_000  # callbacks in one history: more is a history that does not end
+TICK_S = 1e-9  # so that a host's clock, rounded, has reached what was waited for
+STEPS_MAX = 200_000  # callbacks in one history: more is a history that does not end
 
 
 class StuckError(Exception):
@@ -117,7 +118,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         place = WHERE.get()
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         handle._scheduled = True  # type: ignore[attr-defined]  # as in BaseEventLoop
-        self._put(max(self.now_s, place.clock.true(when) if place else when), handle)
+        self._put(max(self.now_s, place.clock.true(when) + TICK_S if place else when), handle)
         return handle
 
     def after(self, wait_s: float, context: Context, callback: Any, *args: Any) -> asyncio.Handle:

@@ -34,6 +34,7 @@ TROUBLES = (
     "flush",  # SCRIPT FLUSH
     "freeze",  # an agent's process stands still
 )
+ALONE_AFTER_S = (None, None, None, None, 4.0, 8.0)
 LOSSES = ("power", "pair", "agent", "cut", "freeze")
 
 
@@ -109,7 +110,14 @@ def _order(rng: Random, policies: tuple[bool, ...]) -> Order:
     while len(children) < 4 and rng.random() < 0.3:
         children.append(Child(rng.uniform(0.0, 2.0), _nature(rng)))
     plan = Plan.of(rng.choice((0.2, 0.5, 1.0, 2.0)), rng.choice((0.3, 0.5, 1.0)))
-    return Order(JOB, plan, tuple(children), stop_on_failure=rng.choice(policies), ask_all=rng.random() < 0.8)
+    return Order(
+        JOB,
+        plan,
+        tuple(children),
+        stop_on_failure=rng.choice(policies),
+        ask_all=rng.random() < 0.8,
+        alone_after_s=rng.choice(ALONE_AFTER_S),
+    )
 
 
 def _nature(rng: Random) -> Nature:

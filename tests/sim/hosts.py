@@ -48,6 +48,12 @@ class Order:
     children: tuple[Child, ...]
     stop_on_failure: bool = True
     ask_all: bool = True
+    alone_after_s: float | None = None  # --on-redis-loss stop
+
+    @property
+    def manner(self) -> Manner:
+        """Give how processes are stopped."""
+        return Manner(self.plan, ask_all=self.ask_all, alone_after_s=self.alone_after_s)
 
 
 class SimAgent(Agent):
@@ -69,7 +75,13 @@ class Run:
         self.number = world.next_number()
         name = f"{host.name}-{self.number}"
         self.info = AgentInfo(
-            name, host.name, f"rank{self.number}", self.number, "train", fail_fast=order.stop_on_failure
+            name,
+            host.name,
+            f"rank{self.number}",
+            self.number,
+            "train",
+            fail_fast=order.stop_on_failure,
+            alone_s=order.manner.alone_s,
         )
         self.program = Program(name, host.clock, host.name)
         self.group = Group(host.kernel, order.job, name)
@@ -84,6 +96,7 @@ class Run:
         self.failed_s: float | None = None  # when it saw a child fail
         self.knew_s: float | None = None  # when it heard of the request
         self.frozen_s = self.troubled_s = 0.0  # how long it was frozen, and when it last had trouble
+        self.was_frozen = False
         self.local_cause = False  # it had a reason of its own to stop
         self.record = Record(order.job, keyring=world.keyring())
         self.by = f"op@{host.name}"
@@ -124,7 +137,7 @@ class Run:
             ledger,
             self.record,
             self.info,
-            manner=Manner(order.plan, ask_all=order.ask_all),
+            manner=order.manner,
             log=log,
             containment=cast("Containment", Contained(self.group)),
             link=Link(),

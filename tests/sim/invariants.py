@@ -15,6 +15,7 @@ from tests.sim.network import NEVER_S
 from workers.state import Phase
 
 if TYPE_CHECKING:
+    from coord.snapshot import Snapshot
     from tests.sim.hosts import Run
     from tests.sim.network import Wire
     from tests.sim.processes import Process
@@ -196,7 +197,8 @@ class Invariants:
         """A process is signalled: only for a reason that its job, or its own agent, has."""
         run = self.world.runs[process.group.agent_id]
         self.world.say(run.name, name, pid=process.pid)
-        if process.group.job not in self.requested and not run.local_cause:
+        alone = run.agent is not None and run.agent.alone is not None
+        if process.group.job not in self.requested and not run.local_cause and not alone:
             self.broken(f"process {process.pid} of {run.name} got {name} for no reason")
 
     def ended(self, process: Process) -> None:
@@ -204,6 +206,14 @@ class Invariants:
         run = self.world.runs[process.group.agent_id]
         if process.status[1] == "SIGKILL" and run.order.job in self.requested:
             self._killed.setdefault(run.order.job, []).append(run)
+
+    def presumed(self, snapshot: Snapshot) -> None:
+        """Who is presumed to have stopped by itself has: unless it, too, is no more, which nobody can know."""
+        for agent in snapshot.lost:
+            by_us, run = snapshot.presumed_stopped_us(agent), self.world.runs[agent.info.agent_id]
+            over = run.agent is None or run.agent.state.phase is Phase.OVER
+            if by_us and by_us < self.world.now_us and not over and not run.crashed and not run.was_frozen:
+                self.broken(f"{run.name} is presumed to have stopped, and has not")
 
     def noted(self, run: Run) -> None:
         """An agent that hears of a request has all gone, or calls it a survivor, when its plan is over."""

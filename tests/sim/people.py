@@ -96,6 +96,7 @@ class Person:
 
     def _see(self, snapshot: Snapshot) -> None:
         self.looked_s = self.world.now_s
+        self.world.invariants.presumed(snapshot)
         known = self.seen.verdict if self.seen else None
         self.seen = snapshot
         if snapshot.verdict is not known and snapshot.verdict is not None:

@@ -20,6 +20,7 @@ RARE = (
     "record.lost",
     "agent.lost",
     "agent.back",
+    "agent.alone",
     "host_lost",
     "restore",
     "enrol",

@@ -152,3 +152,4 @@ class Troubles:
             if run.order.job != BESIDE:
                 run.program.frozen_until_s = self.world.now_s + trouble.lasts_s
                 run.frozen_s += trouble.lasts_s
+                run.was_frozen = True
