@@ -154,6 +154,7 @@ class World:
         for host in self.hosts.values():
             for process in list(host.kernel.processes.values()):
                 host.kernel.vanish(process.group)
+        self.loop.steps = 0  # to unwind takes some, even after a history without an end
         tasks = []
         for program in self.programs:
             program.dead, program.frozen_until_s = False, 0.0
