@@ -68,11 +68,6 @@ def no_second_look() -> AbstractContextManager[Any]:
     return patch.object(Channel, "_take", take)
 
 
-def deaf_beats() -> AbstractContextManager[Any]:
-    """A heartbeat does not tell that there is a request."""
-    return without("beat", "if fenced() then", "if false then")
-
-
 def lease_ignored() -> AbstractContextManager[Any]:
     """Whose lease has ended is not called lost."""
     return without("prelude", "redis.call('ZADD', LOST, int(NOW_US), agent_id)\n  event", "event")
@@ -130,7 +125,6 @@ FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         fence_off,
         starts_in_spite,
         no_second_look,
-        deaf_beats,
         lease_ignored,
         leases_for_ever,
         verdict_early,
@@ -146,7 +140,6 @@ FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 # what must go wrong for some to show: histories without it are passed over, which saves most of the time
 NEEDS = {
     "no_second_look": {"reset", "restart", "amnesia"},
-    "deaf_beats": {"push", "deaf", "amnesia"},
     "no_patience": {"restart", "amnesia"},
     "forgetful": {"amnesia"},
 }
