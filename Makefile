@@ -14,9 +14,9 @@ help: ## list the recipes
 demo: $(INSTALLED) ## stop a real batch pipeline on three hosts, and prove that nothing is left
 	@$(BIN)/python compose/pipeline/demo.py
 
-# most tests wait for something: three at a time take half the time on two processors
+# most tests wait for something: four at a time take a third of the time on two processors
 test: $(INSTALLED) ## run the tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 COUNT ?= 100000
 SEED ?= 0
