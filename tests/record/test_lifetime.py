@@ -54,7 +54,6 @@ LIFE: tuple[tuple[str, Callable[[Desk], object]], ...] = (
     ("settle", lambda desk: desk.settle()),
     ("report: stopped", lambda desk: desk.report("a", Outcome.KILLED)),
     ("report: late", lambda desk: desk.report("b", Outcome.TERMINATED)),
-    ("report: a stranger", lambda desk: desk.report("x", Outcome.TERMINATED)),
     ("join: refused after the end", lambda desk: desk.join("a")),
     ("beat after the end", lambda desk: desk.beat("a")),
     ("snapshot", lambda desk: desk.look()),
@@ -68,6 +67,7 @@ LIFE: tuple[tuple[str, Callable[[Desk], object]], ...] = (
     ("swept", lambda desk: desk.swept("f", 3)),
     ("tally", lambda desk: desk.tally("requeued")),
     ("report: an enrolled one", lambda desk: desk.report("e", Outcome.TERMINATED)),
+    ("report: one that the server forgot", lambda desk: desk.report("x", Outcome.TERMINATED)),
 )
 
 
