@@ -24,7 +24,7 @@ def test_broken_record_fails_no_list(lab: Lab, job: str, command: str) -> None:
     for ended in (lab.call(command), lab.call(command, "--json")):
         assert ended.code == 0
         assert job in ended.out
-        (said,) = ended.said
+        (said,) = [line for line in ended.said if "there may be more" not in line]  # other tests have jobs here, too
         assert said.startswith(f"coord: job {job}-broken is broken: ")
         assert "yesterday" in said
     if command != "agents":
