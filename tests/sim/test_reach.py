@@ -10,7 +10,7 @@ import pytest
 from tests.sim.draw import TROUBLES
 from tests.sim.history import play
 
-SEEDS = range(3000, 3300)
+SEEDS = range(3000, 3350)
 # what agents log and people see, when it is not the usual
 RARE = (
     "refused",
